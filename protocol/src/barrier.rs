@@ -1,0 +1,150 @@
+//! The payload of a BARRIER: the record that opens an epoch.
+
+use crate::epoch::{Epoch, EpochStart};
+use crate::id::{Incarnation, NodeId};
+use crate::lsn::Lsn;
+use crate::record::Digest;
+use crate::voters::Voters;
+use crate::wire::{Reader, WireError, Writer};
+
+/// A node's new incarnation that counts again, granted by the other voters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// The node.
+    pub node: NodeId,
+    /// Its new incarnation; the acks and promises of the old one are void.
+    pub incarnation: Incarnation,
+}
+
+/// Opens an epoch, and says what the epoch builds on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Barrier {
+    /// The epoch that begins.
+    pub epoch: Epoch,
+    /// The epoch before it.
+    pub previous: Epoch,
+    /// The exact end of that epoch.
+    pub previous_end: Lsn,
+    /// The digest of the log up to there.
+    pub digest: Digest,
+    /// The voter set from here on.
+    pub voters: Voters,
+    /// How long voters promise no FENCED for, in milliseconds; 0 while reads go by rounds.
+    pub lease_ms: u32,
+    /// Whether an operator accepted that writes acknowledged elsewhere may be lost.
+    pub accepted_loss: bool,
+    /// The incarnations that count, of those that were ever granted.
+    pub grants: Vec<Grant>,
+}
+
+impl Barrier {
+    const VERSION: u8 = 1;
+
+    /// The history's entry of this epoch, whose BARRIER lies at `first`.
+    #[must_use]
+    pub const fn start(&self, first: Lsn) -> EpochStart {
+        EpochStart {
+            epoch: self.epoch,
+            first,
+            previous: self.previous,
+            previous_end: self.previous_end,
+            digest: self.digest,
+        }
+    }
+
+    /// The record's payload.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer
+            .u8(Self::VERSION)
+            .epoch(self.epoch)
+            .epoch(self.previous)
+            .lsn(self.previous_end);
+        writer.u64(self.digest.0);
+        self.voters.encode(&mut writer);
+        writer
+            .u32(self.lease_ms)
+            .bool(self.accepted_loss)
+            .u8(self.grants.len() as u8);
+        for grant in &self.grants {
+            writer.node(grant.node).u64(grant.incarnation.0);
+        }
+        writer.into_bytes()
+    }
+
+    /// Reads a record's payload.
+    ///
+    /// # Errors
+    /// [`WireError`].
+    pub fn decode(payload: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(payload);
+        let version = reader.u8("barrier.version")?;
+        if version != Self::VERSION {
+            return Err(WireError::invalid(
+                "barrier.version",
+                format!("{version} is unknown"),
+            ));
+        }
+        let mut barrier = Self {
+            epoch: reader.epoch("barrier.epoch")?,
+            previous: reader.epoch("barrier.previous")?,
+            previous_end: reader.lsn("barrier.previous_end")?,
+            digest: Digest(reader.u64("barrier.digest")?),
+            voters: Voters::decode(&mut reader)?,
+            lease_ms: reader.u32("barrier.lease_ms")?,
+            accepted_loss: reader.bool("barrier.accepted_loss")?,
+            grants: Vec::new(),
+        };
+        for _ in 0..reader.u8("barrier.grants")? {
+            let node = reader.node("barrier.grant")?;
+            let incarnation = Incarnation(reader.u64("barrier.grant")?);
+            barrier.grants.push(Grant { node, incarnation });
+        }
+        reader.finish()?;
+        Ok(barrier)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::voters::Voter;
+
+    #[test]
+    fn a_barrier_reads_back_and_a_short_one_is_refused() {
+        let node: NodeId = "a".parse().unwrap();
+        let voters = Voters::new(
+            vec![Voter {
+                node,
+                zone: String::new(),
+            }],
+            None,
+        )
+        .unwrap();
+        let barrier = Barrier {
+            epoch: Epoch {
+                number: 2,
+                incarnation: Incarnation(8),
+            },
+            previous: Epoch {
+                number: 1,
+                incarnation: Incarnation(7),
+            },
+            previous_end: Lsn::new(5_000),
+            digest: Digest(99),
+            voters,
+            lease_ms: 0,
+            accepted_loss: false,
+            grants: vec![Grant {
+                node,
+                incarnation: Incarnation(8),
+            }],
+        };
+        let payload = barrier.encode();
+        assert_eq!(Barrier::decode(&payload), Ok(barrier));
+        for len in 0..payload.len() {
+            assert!(Barrier::decode(&payload[..len]).is_err());
+        }
+    }
+}

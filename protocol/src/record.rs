@@ -1,0 +1,351 @@
+//! Records: the same bytes on disk and on the wire.
+//!
+//! ```text
+//!  0      4      8              16             24     28   29    30    32
+//!  ┌──────┬──────┬──────────────┬──────────────┬──────┬────┬─────┬─────┬──────────┬─────────┐
+//!  │ hcrc │ len  │     lsn      │   sync_lsn   │ pcrc │kind│flags│ tag │ payload  │ zeros   │
+//!  └──────┴──────┴──────────────┴──────────────┴──────┴────┴─────┴─────┴──────────┴─────────┘
+//!         all little endian                                              len bytes  to 16
+//! ```
+//!
+//! `hcrc` covers the header from byte 4 on, seeded by everything that says *which file* it belongs
+//! to, so stale bytes of a recycled file never validate. `pcrc` covers the payload alone, so a
+//! damaged payload under a good header is a loss with a name.
+
+use crate::epoch::Epoch;
+use crate::id::LogId;
+use crate::lsn::Lsn;
+
+/// The length of a record's header, in bytes.
+pub const RECORD_HEADER_LEN: usize = 32;
+/// Every record begins at a multiple of this.
+pub const RECORD_ALIGN: u64 = 16;
+/// No record of any log carries a longer payload, in bytes: what one frame may make a peer hold.
+pub const RECORD_PAYLOAD_MAX: u32 = 16 << 20;
+
+const _: () = assert!(RECORD_HEADER_LEN as u64 % RECORD_ALIGN == 0);
+
+/// What a record is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// The engine's: opaque to everything but the engine.
+    Data = 1,
+    /// Opens an epoch: [`crate::barrier::Barrier`].
+    Barrier = 2,
+    /// Lets a node's new incarnation count again.
+    Grant = 3,
+    /// The last record of an epoch that was handed over on purpose.
+    End = 4,
+    /// The last record of a full segment; its payload is a [`Digest`] of the log up to the seal.
+    Seal = 5,
+    /// Space that was reserved and given up.
+    Abort = 6,
+}
+
+impl TryFrom<u8> for RecordKind {
+    type Error = RecordError;
+
+    fn try_from(kind: u8) -> Result<Self, RecordError> {
+        Ok(match kind {
+            1 => Self::Data,
+            2 => Self::Barrier,
+            3 => Self::Grant,
+            4 => Self::End,
+            5 => Self::Seal,
+            6 => Self::Abort,
+            unknown => return Err(RecordError::UnknownKind(unknown)),
+        })
+    }
+}
+
+/// Why bytes are no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Fewer bytes than the record needs.
+    #[error("the record is cut short")]
+    Short,
+    /// The header's checksum does not match.
+    #[error("the header's checksum does not match")]
+    HeaderChecksum,
+    /// The payload's checksum does not match.
+    #[error("the payload's checksum does not match")]
+    PayloadChecksum,
+    /// The header says another position than the one it lies at.
+    #[error("the record says it belongs at {0}")]
+    Misplaced(Lsn),
+    /// A promise about the record itself or later ones.
+    #[error("the record promises {0}, which is behind itself")]
+    Promise(Lsn),
+    /// A length over the limit.
+    #[error("a payload of {0} bytes is over the limit")]
+    TooLong(u32),
+    /// A kind this version does not know.
+    #[error("record kind {0} is unknown to this version")]
+    UnknownKind(u8),
+}
+
+/// The start value of every `hcrc` in one file, made of all that names the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeaderSeed(u32);
+
+impl HeaderSeed {
+    /// The seed of the file that holds the segment at `base`, written in `epoch` under `nonce`.
+    #[must_use]
+    pub fn new(log: LogId, epoch: Epoch, base: Lsn, nonce: u64) -> Self {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&log.0.to_le_bytes());
+        hasher.update(&epoch.number.to_le_bytes());
+        hasher.update(&epoch.incarnation.0.to_le_bytes());
+        hasher.update(&base.get().to_le_bytes());
+        hasher.update(&nonce.to_le_bytes());
+        Self(hasher.finalize())
+    }
+
+    fn checksum(self, header: &[u8]) -> u32 {
+        // All headers have one length, so two different start values never give the same CRC.
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
+        hasher.update(header);
+        hasher.finalize()
+    }
+}
+
+/// The parsed header of a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RecordHeader {
+    /// The payload's length in bytes, without padding.
+    pub len: u32,
+    /// Where the record lies.
+    pub lsn: Lsn,
+    /// A promise: everything below it was on *this* disk when the record was reserved here.
+    /// `sync_lsn <= lsn`, and it never falls from one record of a log to the next.
+    pub sync_lsn: Lsn,
+    /// The payload's checksum.
+    pub pcrc: u32,
+    /// What the record is.
+    pub kind: RecordKind,
+    /// Reserved for formats to come; zero.
+    pub flags: u8,
+    /// The embedder's own mark; zero unless it uses one.
+    pub tag: u16,
+}
+
+impl RecordHeader {
+    /// The header of a record of `payload` at `lsn`.
+    ///
+    /// # Panics
+    /// If the payload is over [`RECORD_PAYLOAD_MAX`] or the promise reaches behind `lsn`.
+    #[must_use]
+    pub fn new(kind: RecordKind, tag: u16, lsn: Lsn, sync_lsn: Lsn, payload: &[u8]) -> Self {
+        assert!(
+            payload.len() <= RECORD_PAYLOAD_MAX as usize,
+            "the payload is over the limit"
+        );
+        assert!(
+            sync_lsn <= lsn,
+            "a promise of {sync_lsn} behind the record at {lsn}"
+        );
+        let pcrc = crc32fast::hash(payload);
+        Self {
+            len: payload.len() as u32,
+            lsn,
+            sync_lsn,
+            pcrc,
+            kind,
+            flags: 0,
+            tag,
+        }
+    }
+
+    /// The header's bytes in the file of `seed`.
+    #[must_use]
+    pub fn encode(&self, seed: HeaderSeed) -> [u8; RECORD_HEADER_LEN] {
+        let mut bytes = [0; RECORD_HEADER_LEN];
+        bytes[4..8].copy_from_slice(&self.len.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.lsn.get().to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.sync_lsn.get().to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.pcrc.to_le_bytes());
+        bytes[28] = self.kind as u8;
+        bytes[29] = self.flags;
+        bytes[30..32].copy_from_slice(&self.tag.to_le_bytes());
+        let hcrc = seed.checksum(&bytes[4..]);
+        bytes[..4].copy_from_slice(&hcrc.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the header of the record that should lie at `lsn` in the file of `seed`.
+    ///
+    /// # Errors
+    /// [`RecordError`] if the bytes are not that header. The payload is not looked at.
+    pub fn decode(bytes: &[u8], lsn: Lsn, seed: HeaderSeed) -> Result<Self, RecordError> {
+        let bytes: &[u8; RECORD_HEADER_LEN] = bytes.first_chunk().ok_or(RecordError::Short)?;
+        // The position first: one compare that nearly all foreign bytes fail.
+        let stated = Lsn::new(u64_at(bytes, 8));
+        if stated != lsn {
+            return Err(RecordError::Misplaced(stated));
+        }
+        if u32_at(bytes, 0) != seed.checksum(&bytes[4..]) {
+            return Err(RecordError::HeaderChecksum);
+        }
+        let len = u32_at(bytes, 4);
+        if len > RECORD_PAYLOAD_MAX {
+            return Err(RecordError::TooLong(len));
+        }
+        let sync_lsn = Lsn::new(u64_at(bytes, 16));
+        if sync_lsn > lsn {
+            return Err(RecordError::Promise(sync_lsn));
+        }
+        let kind = RecordKind::try_from(bytes[28])?;
+        let tag = u16::from_le_bytes([bytes[30], bytes[31]]);
+        Ok(Self {
+            len,
+            lsn,
+            sync_lsn,
+            pcrc: u32_at(bytes, 24),
+            kind,
+            flags: bytes[29],
+            tag,
+        })
+    }
+
+    /// Whether `payload` is what the header says.
+    ///
+    /// # Errors
+    /// [`RecordError::Short`] or [`RecordError::PayloadChecksum`].
+    pub fn check_payload(&self, payload: &[u8]) -> Result<(), RecordError> {
+        if payload.len() != self.len as usize {
+            return Err(RecordError::Short);
+        }
+        if crc32fast::hash(payload) != self.pcrc {
+            return Err(RecordError::PayloadChecksum);
+        }
+        Ok(())
+    }
+
+    /// How many bytes the record takes: header, payload, and padding.
+    #[must_use]
+    pub const fn stored_len(&self) -> u64 {
+        stored_len(self.len)
+    }
+
+    /// Where the next record of the same segment begins.
+    #[must_use]
+    pub const fn end(&self) -> Lsn {
+        self.lsn.advance(self.stored_len())
+    }
+}
+
+/// How many bytes a record with a payload of `len` bytes takes.
+#[must_use]
+pub const fn stored_len(len: u32) -> u64 {
+    (RECORD_HEADER_LEN as u64 + len as u64).next_multiple_of(RECORD_ALIGN)
+}
+
+fn u32_at(bytes: &[u8; RECORD_HEADER_LEN], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn u64_at(bytes: &[u8; RECORD_HEADER_LEN], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+/// The digest of a log's records from its beginning up to some point.
+///
+/// It covers what every node holds alike (lsn, len, kind, flags, tag, pcrc) and nothing that is
+/// true of one disk only, so equal logs have equal digests on every node. It finds accidents, not
+/// forgers: peers are authenticated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Digest(pub u64);
+
+impl Digest {
+    /// The digest of no records.
+    pub const EMPTY: Self = Self(0);
+
+    /// The digest with one more record behind it.
+    #[must_use]
+    pub fn with(self, header: &RecordHeader) -> Self {
+        let mut covered = [0; 20];
+        covered[..8].copy_from_slice(&header.lsn.get().to_le_bytes());
+        covered[8..12].copy_from_slice(&header.len.to_le_bytes());
+        covered[12] = header.kind as u8;
+        covered[13] = header.flags;
+        covered[14..16].copy_from_slice(&header.tag.to_le_bytes());
+        covered[16..].copy_from_slice(&header.pcrc.to_le_bytes());
+        Self(xxhash_rust::xxh3::xxh3_64_with_seed(&covered, self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Incarnation;
+
+    const LSN: Lsn = Lsn::new(4_096);
+
+    fn seed(nonce: u64) -> HeaderSeed {
+        let epoch = Epoch {
+            number: 3,
+            incarnation: Incarnation(9),
+        };
+        HeaderSeed::new(LogId(7), epoch, Lsn::ZERO, nonce)
+    }
+
+    fn header() -> RecordHeader {
+        RecordHeader::new(RecordKind::Data, 5, LSN, Lsn::new(4_000), b"payload")
+    }
+
+    #[test]
+    fn a_header_reads_back() {
+        let bytes = header().encode(seed(1));
+        assert_eq!(RecordHeader::decode(&bytes, LSN, seed(1)), Ok(header()));
+        assert_eq!(header().stored_len(), 48);
+        header().check_payload(b"payload").unwrap();
+        assert_eq!(
+            header().check_payload(b"paylord"),
+            Err(RecordError::PayloadChecksum)
+        );
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let bytes = header().encode(seed(1));
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                RecordHeader::decode(&damaged, LSN, seed(1)).is_err(),
+                "bit {bit}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_file_or_place_never_validates() {
+        let bytes = header().encode(seed(1));
+        assert_eq!(
+            RecordHeader::decode(&bytes, LSN, seed(2)),
+            Err(RecordError::HeaderChecksum)
+        );
+        let elsewhere = Lsn::new(8_192);
+        assert_eq!(
+            RecordHeader::decode(&bytes, elsewhere, seed(1)),
+            Err(RecordError::Misplaced(LSN))
+        );
+    }
+
+    #[test]
+    fn the_digest_ignores_what_is_true_of_one_disk_only() {
+        let mut other_disk = header();
+        other_disk.sync_lsn = Lsn::ZERO;
+        assert_eq!(
+            Digest::EMPTY.with(&header()),
+            Digest::EMPTY.with(&other_disk)
+        );
+        let mut other_payload = header();
+        other_payload.pcrc ^= 1;
+        assert_ne!(
+            Digest::EMPTY.with(&header()),
+            Digest::EMPTY.with(&other_payload)
+        );
+    }
+}

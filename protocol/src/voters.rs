@@ -1,0 +1,199 @@
+//! Who counts: the voter set, and how many of it commit and fence.
+
+use crate::epoch::Epoch;
+use crate::id::NodeId;
+use crate::wire::{Reader, WireError, Writer};
+
+/// The longest name of a zone, in bytes.
+pub const ZONE_LEN_MAX: usize = 64;
+
+/// A node whose flushed log counts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Voter {
+    /// The node.
+    pub node: NodeId,
+    /// Where it stands (a rack, a data centre); empty if nobody said. The commit rule of today
+    /// counts nodes; the rule of two sites will count zones, from the same acks.
+    pub zone: String,
+}
+
+/// The voters and how many of them commit. Founded once, carried by every BARRIER: it is log
+/// state, never configuration, so no node can count with another set than its log says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Voters {
+    /// The epoch whose BARRIER introduced the set; [`Epoch::NONE`] for the founding one.
+    pub named_by: Epoch,
+    /// Counts changes of the set.
+    pub generation: u64,
+    /// The voters, ordered by name.
+    members: Vec<Voter>,
+    /// W: how many voters must have flushed a record before it is committed.
+    w: u8,
+}
+
+/// A voter set that would not keep its promises.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VotersError {
+    /// No voters, or more than [`Voters::MAX_LEN`].
+    #[error("{0} voters; a cluster has 1 to {max}", max = Voters::MAX_LEN)]
+    Count(usize),
+    /// One name twice.
+    #[error("{0} is named twice")]
+    Twice(NodeId),
+    /// A W that no set of voters could reach, or none.
+    #[error("W is {w} of {n} voters; it must be 1 to {n}")]
+    W {
+        /// The W that was asked for.
+        w: u8,
+        /// How many voters there are.
+        n: usize,
+    },
+    /// A zone's name over [`ZONE_LEN_MAX`].
+    #[error("a zone's name is over {ZONE_LEN_MAX} bytes")]
+    Zone,
+}
+
+impl Voters {
+    /// The most voters a cluster may have.
+    pub const MAX_LEN: usize = 15;
+
+    /// A set of `members` of which `w` commit; the majority if `w` is `None`.
+    ///
+    /// # Errors
+    /// [`VotersError`].
+    pub fn new(mut members: Vec<Voter>, w: Option<u8>) -> Result<Self, VotersError> {
+        let n = members.len();
+        if n == 0 || n > Self::MAX_LEN {
+            return Err(VotersError::Count(n));
+        }
+        members.sort_by_key(|voter| voter.node);
+        if let Some(pair) = members.windows(2).find(|pair| pair[0].node == pair[1].node) {
+            return Err(VotersError::Twice(pair[0].node));
+        }
+        if members.iter().any(|voter| voter.zone.len() > ZONE_LEN_MAX) {
+            return Err(VotersError::Zone);
+        }
+        let w = w.unwrap_or(n as u8 / 2 + 1);
+        if w == 0 || usize::from(w) > n {
+            return Err(VotersError::W { w, n });
+        }
+        Ok(Self {
+            named_by: Epoch::NONE,
+            generation: 0,
+            members,
+            w,
+        })
+    }
+
+    /// The voters, ordered by name.
+    #[must_use]
+    pub fn members(&self) -> &[Voter] {
+        &self.members
+    }
+
+    /// Whether `node` is a voter.
+    #[must_use]
+    pub fn contains(&self, node: NodeId) -> bool {
+        self.members.iter().any(|voter| voter.node == node)
+    }
+
+    /// N: how many voters there are.
+    #[must_use]
+    pub fn n(&self) -> usize {
+        self.members.len()
+    }
+
+    /// W: how many voters' disks hold a record before it is committed.
+    #[must_use]
+    pub fn w(&self) -> usize {
+        usize::from(self.w)
+    }
+
+    /// R = N − W + 1: how many voters a candidate must fence, so that every commit set and every
+    /// fence set share a node.
+    #[must_use]
+    pub fn r(&self) -> usize {
+        self.n() - self.w() + 1
+    }
+
+    /// Writes the set.
+    pub fn encode(&self, writer: &mut Writer) {
+        writer
+            .epoch(self.named_by)
+            .u64(self.generation)
+            .u8(self.w)
+            .u8(self.members.len() as u8);
+        for voter in &self.members {
+            writer.node(voter.node).text(&voter.zone, ZONE_LEN_MAX);
+        }
+    }
+
+    /// Reads a set.
+    ///
+    /// # Errors
+    /// [`WireError`].
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        let named_by = reader.epoch("voters.named_by")?;
+        let generation = reader.u64("voters.generation")?;
+        let w = reader.u8("voters.w")?;
+        let mut members = Vec::new();
+        for _ in 0..reader.u8("voters.n")? {
+            let node = reader.node("voters.node")?;
+            members.push(Voter {
+                node,
+                zone: reader.text("voters.zone", ZONE_LEN_MAX)?,
+            });
+        }
+        let voters =
+            Self::new(members, Some(w)).map_err(|error| WireError::invalid("voters", error))?;
+        Ok(Self {
+            named_by,
+            generation,
+            ..voters
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn voters(names: &[&str], w: Option<u8>) -> Result<Voters, VotersError> {
+        let voter = |name: &&str| Voter {
+            node: name.parse().unwrap(),
+            zone: "z".to_owned(),
+        };
+        Voters::new(names.iter().map(voter).collect(), w)
+    }
+
+    #[test]
+    fn every_commit_set_meets_every_fence_set() {
+        for n in 1..=5 {
+            let names = &["a", "b", "c", "d", "e"][..n];
+            for w in 1..=n as u8 {
+                let set = voters(names, Some(w)).unwrap();
+                assert!(set.w() + set.r() > set.n());
+            }
+        }
+        assert_eq!(voters(&["a", "b", "c"], None).unwrap().w(), 2);
+    }
+
+    #[test]
+    fn impossible_sets_are_refused() {
+        assert!(voters(&[], None).is_err());
+        assert!(voters(&["a", "a"], None).is_err());
+        assert!(voters(&["a", "b"], Some(3)).is_err());
+        assert!(voters(&["a", "b"], Some(0)).is_err());
+    }
+
+    #[test]
+    fn a_set_reads_back() {
+        let set = voters(&["c", "a", "b"], Some(2)).unwrap();
+        let mut writer = Writer::new();
+        set.encode(&mut writer);
+        let bytes = writer.into_bytes();
+        let mut reader = Reader::new(&bytes);
+        assert_eq!(Voters::decode(&mut reader).unwrap(), set);
+        reader.finish().unwrap();
+    }
+}

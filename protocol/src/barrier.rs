@@ -1,20 +1,10 @@
 //! The payload of a BARRIER: the record that opens an epoch.
 
 use crate::epoch::{Epoch, EpochStart};
-use crate::id::{Incarnation, NodeId};
 use crate::lsn::Lsn;
 use crate::record::Digest;
 use crate::voters::Voters;
 use crate::wire::{Reader, WireError, Writer};
-
-/// A node's new incarnation that counts again, granted by the other voters.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Grant {
-    /// The node.
-    pub node: NodeId,
-    /// Its new incarnation; the acks and promises of the old one are void.
-    pub incarnation: Incarnation,
-}
 
 /// Opens an epoch, and says what the epoch builds on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,14 +17,13 @@ pub struct Barrier {
     pub previous_end: Lsn,
     /// The digest of the log up to there.
     pub digest: Digest,
-    /// The voter set from here on.
+    /// The voter set from here on, with the incarnations that count: every GRANT before it is
+    /// thereby repeated.
     pub voters: Voters,
     /// How long voters promise no FENCED for, in milliseconds; 0 while reads go by rounds.
     pub lease_ms: u32,
     /// Whether an operator accepted that writes acknowledged elsewhere may be lost.
     pub accepted_loss: bool,
-    /// The incarnations that count, of those that were ever granted.
-    pub grants: Vec<Grant>,
 }
 
 impl Barrier {
@@ -56,20 +45,10 @@ impl Barrier {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer
-            .u8(Self::VERSION)
-            .epoch(self.epoch)
-            .epoch(self.previous)
-            .lsn(self.previous_end);
+        writer.u8(Self::VERSION).epoch(self.epoch).epoch(self.previous).lsn(self.previous_end);
         writer.u64(self.digest.0);
         self.voters.encode(&mut writer);
-        writer
-            .u32(self.lease_ms)
-            .bool(self.accepted_loss)
-            .u8(self.grants.len() as u8);
-        for grant in &self.grants {
-            writer.node(grant.node).u64(grant.incarnation.0);
-        }
+        writer.u32(self.lease_ms).bool(self.accepted_loss);
         writer.into_bytes()
     }
 
@@ -81,12 +60,9 @@ impl Barrier {
         let mut reader = Reader::new(payload);
         let version = reader.u8("barrier.version")?;
         if version != Self::VERSION {
-            return Err(WireError::invalid(
-                "barrier.version",
-                format!("{version} is unknown"),
-            ));
+            return Err(WireError::invalid("barrier.version", format!("{version} is unknown")));
         }
-        let mut barrier = Self {
+        let barrier = Self {
             epoch: reader.epoch("barrier.epoch")?,
             previous: reader.epoch("barrier.previous")?,
             previous_end: reader.lsn("barrier.previous_end")?,
@@ -94,13 +70,7 @@ impl Barrier {
             voters: Voters::decode(&mut reader)?,
             lease_ms: reader.u32("barrier.lease_ms")?,
             accepted_loss: reader.bool("barrier.accepted_loss")?,
-            grants: Vec::new(),
         };
-        for _ in 0..reader.u8("barrier.grants")? {
-            let node = reader.node("barrier.grant")?;
-            let incarnation = Incarnation(reader.u64("barrier.grant")?);
-            barrier.grants.push(Grant { node, incarnation });
-        }
         reader.finish()?;
         Ok(barrier)
     }
@@ -109,37 +79,25 @@ impl Barrier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::{Incarnation, NodeId};
     use crate::voters::Voter;
 
     #[test]
     fn a_barrier_reads_back_and_a_short_one_is_refused() {
         let node: NodeId = "a".parse().unwrap();
         let voters = Voters::new(
-            vec![Voter {
-                node,
-                zone: String::new(),
-            }],
+            vec![Voter { node, incarnation: Incarnation(8), zone: String::new() }],
             None,
         )
         .unwrap();
         let barrier = Barrier {
-            epoch: Epoch {
-                number: 2,
-                incarnation: Incarnation(8),
-            },
-            previous: Epoch {
-                number: 1,
-                incarnation: Incarnation(7),
-            },
+            epoch: Epoch { number: 2, incarnation: Incarnation(8) },
+            previous: Epoch { number: 1, incarnation: Incarnation(7) },
             previous_end: Lsn::new(5_000),
             digest: Digest(99),
             voters,
             lease_ms: 0,
             accepted_loss: false,
-            grants: vec![Grant {
-                node,
-                incarnation: Incarnation(8),
-            }],
         };
         let payload = barrier.encode();
         assert_eq!(Barrier::decode(&payload), Ok(barrier));

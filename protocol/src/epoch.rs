@@ -18,18 +18,12 @@ pub struct Epoch {
 
 impl Epoch {
     /// Before the first primary: no record has this epoch.
-    pub const NONE: Self = Self {
-        number: 0,
-        incarnation: Incarnation(0),
-    };
+    pub const NONE: Self = Self { number: 0, incarnation: Incarnation(0) };
 
     /// The epoch a candidate of `incarnation` takes when `self` is the highest it knows.
     #[must_use]
     pub const fn next(self, incarnation: Incarnation) -> Self {
-        Self {
-            number: self.number.saturating_add(1),
-            incarnation,
-        }
+        Self { number: self.number.saturating_add(1), incarnation }
     }
 }
 
@@ -127,11 +121,7 @@ impl History {
             && start.first > start.previous_end
             && (self.starts.is_empty() || start.previous_end > last_first);
         if !follows {
-            return Err(HistoryError::OutOfOrder {
-                epoch: start.epoch,
-                first: start.first,
-                last,
-            });
+            return Err(HistoryError::OutOfOrder { epoch: start.epoch, first: start.first, last });
         }
         self.starts.push(start);
         Ok(())
@@ -169,11 +159,7 @@ impl History {
     #[must_use]
     pub fn end_of(&self, epoch: Epoch, end: Lsn) -> Option<Lsn> {
         let at = self.starts.iter().rposition(|start| start.epoch == epoch)?;
-        Some(
-            self.starts
-                .get(at + 1)
-                .map_or(end, |next| next.previous_end),
-        )
+        Some(self.starts.get(at + 1).map_or(end, |next| next.previous_end))
     }
 
     /// Drops the entries that a log which ends at `end` does not reach.
@@ -186,31 +172,18 @@ impl History {
     #[must_use]
     pub fn common_point(&self, end: Lsn, other: &Self, other_end: Lsn) -> CommonPoint {
         for start in self.starts.iter().rev() {
-            let theirs = other
-                .starts
-                .iter()
-                .rev()
-                .find(|theirs| theirs.epoch == start.epoch);
+            let theirs = other.starts.iter().rev().find(|theirs| theirs.epoch == start.epoch);
             // An epoch is written by one primary, so it begins at one place; a peer that says
             // otherwise shares nothing of it.
             if theirs != Some(start) {
                 continue;
             }
-            let ends = (
-                self.end_of(start.epoch, end),
-                other.end_of(start.epoch, other_end),
-            );
+            let ends = (self.end_of(start.epoch, end), other.end_of(start.epoch, other_end));
             if let (Some(mine), Some(their)) = ends {
-                return CommonPoint {
-                    epoch: start.epoch,
-                    end: mine.min(their),
-                };
+                return CommonPoint { epoch: start.epoch, end: mine.min(their) };
             }
         }
-        CommonPoint {
-            epoch: Epoch::NONE,
-            end: Lsn::ZERO,
-        }
+        CommonPoint { epoch: Epoch::NONE, end: Lsn::ZERO }
     }
 }
 
@@ -219,26 +192,13 @@ mod tests {
     use super::*;
 
     fn epoch(number: u64) -> Epoch {
-        Epoch {
-            number,
-            incarnation: Incarnation(number),
-        }
+        Epoch { number, incarnation: Incarnation(number) }
     }
 
     fn start(number: u64, first: u64, previous: u64, previous_end: u64) -> EpochStart {
-        let previous = if previous == 0 {
-            Epoch::NONE
-        } else {
-            epoch(previous)
-        };
+        let previous = if previous == 0 { Epoch::NONE } else { epoch(previous) };
         let (first, previous_end) = (Lsn::new(first), Lsn::new(previous_end));
-        EpochStart {
-            epoch: epoch(number),
-            first,
-            previous,
-            previous_end,
-            digest: Digest::EMPTY,
-        }
+        EpochStart { epoch: epoch(number), first, previous, previous_end, digest: Digest::EMPTY }
     }
 
     fn history(starts: &[EpochStart]) -> History {
@@ -247,10 +207,7 @@ mod tests {
 
     #[test]
     fn equal_numbers_of_two_candidates_are_two_epochs() {
-        let (a, b) = (
-            Epoch::NONE.next(Incarnation(1)),
-            Epoch::NONE.next(Incarnation(2)),
-        );
+        let (a, b) = (Epoch::NONE.next(Incarnation(1)), Epoch::NONE.next(Incarnation(2)));
         assert_ne!(a, b);
         assert!(a < b && b < a.next(Incarnation(1)));
     }
@@ -260,18 +217,9 @@ mod tests {
         // The old primary wrote epoch 1 up to 900; the new one took over at 700.
         let old = history(&[start(1, 100, 0, 0)]);
         let new = history(&[start(1, 100, 0, 0), start(2, 1_000, 1, 700)]);
-        let common = CommonPoint {
-            epoch: epoch(1),
-            end: Lsn::new(700),
-        };
-        assert_eq!(
-            new.common_point(Lsn::new(1_200), &old, Lsn::new(900)),
-            common
-        );
-        assert_eq!(
-            old.common_point(Lsn::new(900), &new, Lsn::new(1_200)),
-            common
-        );
+        let common = CommonPoint { epoch: epoch(1), end: Lsn::new(700) };
+        assert_eq!(new.common_point(Lsn::new(1_200), &old, Lsn::new(900)), common);
+        assert_eq!(old.common_point(Lsn::new(900), &new, Lsn::new(1_200)), common);
     }
 
     #[test]
@@ -279,23 +227,14 @@ mod tests {
         let one = history(&[start(1, 100, 0, 0), start(3, 2_000, 1, 500)]);
         let two = history(&[start(1, 100, 0, 0), start(2, 1_000, 1, 700)]);
         let common = one.common_point(Lsn::new(9_000), &two, Lsn::new(1_500));
-        assert_eq!(
-            common,
-            CommonPoint {
-                epoch: epoch(1),
-                end: Lsn::new(500)
-            }
-        );
+        assert_eq!(common, CommonPoint { epoch: epoch(1), end: Lsn::new(500) });
     }
 
     #[test]
     fn strangers_share_nothing() {
         let one = history(&[start(1, 100, 0, 0)]);
         let two = history(&[start(2, 100, 0, 0)]);
-        assert_eq!(
-            one.common_point(Lsn::new(200), &two, Lsn::new(200)).epoch,
-            Epoch::NONE
-        );
+        assert_eq!(one.common_point(Lsn::new(200), &two, Lsn::new(200)).epoch, Epoch::NONE);
     }
 
     #[test]
@@ -303,14 +242,8 @@ mod tests {
         let mut log = history(&[start(1, 100, 0, 0)]);
         assert!(log.push(start(1, 1_000, 1, 700)).is_err(), "not newer");
         assert!(log.push(start(3, 1_000, 2, 700)).is_err(), "another past");
-        assert!(
-            log.push(start(2, 600, 1, 700)).is_err(),
-            "begins before the end"
-        );
-        assert!(
-            log.push(start(2, 1_000, 1, 50)).is_err(),
-            "ends before its start"
-        );
+        assert!(log.push(start(2, 600, 1, 700)).is_err(), "begins before the end");
+        assert!(log.push(start(2, 1_000, 1, 50)).is_err(), "ends before its start");
         log.push(start(2, 1_000, 1, 700)).unwrap();
         log.cut(Lsn::new(1_000));
         assert_eq!(log.last_epoch(), epoch(1));

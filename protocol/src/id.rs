@@ -62,11 +62,7 @@ impl NodeId {
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        let len = self
-            .0
-            .iter()
-            .position(|&byte| byte == 0)
-            .unwrap_or(Self::MAX_LEN);
+        let len = self.0.iter().position(|&byte| byte == 0).unwrap_or(Self::MAX_LEN);
         std::str::from_utf8(&self.0[..len]).unwrap_or_default()
     }
 
@@ -81,10 +77,7 @@ impl NodeId {
     /// # Errors
     /// [`InvalidNodeId`] if it is empty, has a foreign character, or bytes behind its padding.
     pub fn from_bytes(bytes: [u8; Self::MAX_LEN]) -> Result<Self, InvalidNodeId> {
-        let len = bytes
-            .iter()
-            .position(|&byte| byte == 0)
-            .unwrap_or(Self::MAX_LEN);
+        let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(Self::MAX_LEN);
         let named = bytes[..len]
             .iter()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-');

@@ -5,10 +5,15 @@
 //! adopt. There is no socket, no file, no clock and no task in this crate: bytes and the time come
 //! in as arguments and actions go out, so the same code runs in production and under simulation.
 
+#![forbid(unsafe_code)]
+
 pub mod barrier;
 pub mod epoch;
+pub mod frame;
 pub mod id;
 pub mod lsn;
+pub mod machine;
 pub mod record;
+pub mod tally;
 pub mod voters;
 pub mod wire;

@@ -43,8 +43,7 @@ impl Lsn {
     /// through [`Lsn::checked_add`].
     #[must_use]
     pub const fn advance(self, bytes: u64) -> Self {
-        self.checked_add(bytes)
-            .expect("a log stays below 2^64 bytes")
+        self.checked_add(bytes).expect("a log stays below 2^64 bytes")
     }
 
     /// How many addresses lie between `earlier` and this position; zero if it is not earlier.

@@ -137,24 +137,10 @@ impl RecordHeader {
     /// If the payload is over [`RECORD_PAYLOAD_MAX`] or the promise reaches behind `lsn`.
     #[must_use]
     pub fn new(kind: RecordKind, tag: u16, lsn: Lsn, sync_lsn: Lsn, payload: &[u8]) -> Self {
-        assert!(
-            payload.len() <= RECORD_PAYLOAD_MAX as usize,
-            "the payload is over the limit"
-        );
-        assert!(
-            sync_lsn <= lsn,
-            "a promise of {sync_lsn} behind the record at {lsn}"
-        );
+        assert!(payload.len() <= RECORD_PAYLOAD_MAX as usize, "the payload is over the limit");
+        assert!(sync_lsn <= lsn, "a promise of {sync_lsn} behind the record at {lsn}");
         let pcrc = crc32fast::hash(payload);
-        Self {
-            len: payload.len() as u32,
-            lsn,
-            sync_lsn,
-            pcrc,
-            kind,
-            flags: 0,
-            tag,
-        }
+        Self { len: payload.len() as u32, lsn, sync_lsn, pcrc, kind, flags: 0, tag }
     }
 
     /// The header's bytes in the file of `seed`.
@@ -197,15 +183,7 @@ impl RecordHeader {
         }
         let kind = RecordKind::try_from(bytes[28])?;
         let tag = u16::from_le_bytes([bytes[30], bytes[31]]);
-        Ok(Self {
-            len,
-            lsn,
-            sync_lsn,
-            pcrc: u32_at(bytes, 24),
-            kind,
-            flags: bytes[29],
-            tag,
-        })
+        Ok(Self { len, lsn, sync_lsn, pcrc: u32_at(bytes, 24), kind, flags: bytes[29], tag })
     }
 
     /// Whether `payload` is what the header says.
@@ -283,10 +261,7 @@ mod tests {
     const LSN: Lsn = Lsn::new(4_096);
 
     fn seed(nonce: u64) -> HeaderSeed {
-        let epoch = Epoch {
-            number: 3,
-            incarnation: Incarnation(9),
-        };
+        let epoch = Epoch { number: 3, incarnation: Incarnation(9) };
         HeaderSeed::new(LogId(7), epoch, Lsn::ZERO, nonce)
     }
 
@@ -300,10 +275,7 @@ mod tests {
         assert_eq!(RecordHeader::decode(&bytes, LSN, seed(1)), Ok(header()));
         assert_eq!(header().stored_len(), 48);
         header().check_payload(b"payload").unwrap();
-        assert_eq!(
-            header().check_payload(b"paylord"),
-            Err(RecordError::PayloadChecksum)
-        );
+        assert_eq!(header().check_payload(b"paylord"), Err(RecordError::PayloadChecksum));
     }
 
     #[test]
@@ -312,20 +284,14 @@ mod tests {
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(
-                RecordHeader::decode(&damaged, LSN, seed(1)).is_err(),
-                "bit {bit}"
-            );
+            assert!(RecordHeader::decode(&damaged, LSN, seed(1)).is_err(), "bit {bit}");
         }
     }
 
     #[test]
     fn another_file_or_place_never_validates() {
         let bytes = header().encode(seed(1));
-        assert_eq!(
-            RecordHeader::decode(&bytes, LSN, seed(2)),
-            Err(RecordError::HeaderChecksum)
-        );
+        assert_eq!(RecordHeader::decode(&bytes, LSN, seed(2)), Err(RecordError::HeaderChecksum));
         let elsewhere = Lsn::new(8_192);
         assert_eq!(
             RecordHeader::decode(&bytes, elsewhere, seed(1)),
@@ -337,15 +303,9 @@ mod tests {
     fn the_digest_ignores_what_is_true_of_one_disk_only() {
         let mut other_disk = header();
         other_disk.sync_lsn = Lsn::ZERO;
-        assert_eq!(
-            Digest::EMPTY.with(&header()),
-            Digest::EMPTY.with(&other_disk)
-        );
+        assert_eq!(Digest::EMPTY.with(&header()), Digest::EMPTY.with(&other_disk));
         let mut other_payload = header();
         other_payload.pcrc ^= 1;
-        assert_ne!(
-            Digest::EMPTY.with(&header()),
-            Digest::EMPTY.with(&other_payload)
-        );
+        assert_ne!(Digest::EMPTY.with(&header()), Digest::EMPTY.with(&other_payload));
     }
 }

@@ -1,7 +1,7 @@
 //! Who counts: the voter set, and how many of it commit and fence.
 
 use crate::epoch::Epoch;
-use crate::id::NodeId;
+use crate::id::{Incarnation, NodeId};
 use crate::wire::{Reader, WireError, Writer};
 
 /// The longest name of a zone, in bytes.
@@ -12,6 +12,9 @@ pub const ZONE_LEN_MAX: usize = 64;
 pub struct Voter {
     /// The node.
     pub node: NodeId,
+    /// The one incarnation of it that counts. Another one, on an empty or distrusted disk, counts
+    /// in neither W nor R until a GRANT has put it here.
+    pub incarnation: Incarnation,
     /// Where it stands (a rack, a data centre); empty if nobody said. The commit rule of today
     /// counts nodes; the rule of two sites will count zones, from the same acks.
     pub zone: String,
@@ -77,12 +80,7 @@ impl Voters {
         if w == 0 || usize::from(w) > n {
             return Err(VotersError::W { w, n });
         }
-        Ok(Self {
-            named_by: Epoch::NONE,
-            generation: 0,
-            members,
-            w,
-        })
+        Ok(Self { named_by: Epoch::NONE, generation: 0, members, w })
     }
 
     /// The voters, ordered by name.
@@ -91,10 +89,16 @@ impl Voters {
         &self.members
     }
 
-    /// Whether `node` is a voter.
+    /// The voter of this name.
     #[must_use]
-    pub fn contains(&self, node: NodeId) -> bool {
-        self.members.iter().any(|voter| voter.node == node)
+    pub fn get(&self, node: NodeId) -> Option<&Voter> {
+        self.members.iter().find(|voter| voter.node == node)
+    }
+
+    /// Whether this incarnation of `node` counts.
+    #[must_use]
+    pub fn counts(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        self.get(node).is_some_and(|voter| voter.incarnation == incarnation)
     }
 
     /// N: how many voters there are.
@@ -118,13 +122,9 @@ impl Voters {
 
     /// Writes the set.
     pub fn encode(&self, writer: &mut Writer) {
-        writer
-            .epoch(self.named_by)
-            .u64(self.generation)
-            .u8(self.w)
-            .u8(self.members.len() as u8);
+        writer.epoch(self.named_by).u64(self.generation).u8(self.w).u8(self.members.len() as u8);
         for voter in &self.members {
-            writer.node(voter.node).text(&voter.zone, ZONE_LEN_MAX);
+            writer.node(voter.node).u64(voter.incarnation.0).text(&voter.zone, ZONE_LEN_MAX);
         }
     }
 
@@ -139,18 +139,13 @@ impl Voters {
         let mut members = Vec::new();
         for _ in 0..reader.u8("voters.n")? {
             let node = reader.node("voters.node")?;
-            members.push(Voter {
-                node,
-                zone: reader.text("voters.zone", ZONE_LEN_MAX)?,
-            });
+            let incarnation = Incarnation(reader.u64("voters.incarnation")?);
+            let zone = reader.text("voters.zone", ZONE_LEN_MAX)?;
+            members.push(Voter { node, incarnation, zone });
         }
         let voters =
             Self::new(members, Some(w)).map_err(|error| WireError::invalid("voters", error))?;
-        Ok(Self {
-            named_by,
-            generation,
-            ..voters
-        })
+        Ok(Self { named_by, generation, ..voters })
     }
 }
 
@@ -161,6 +156,7 @@ mod tests {
     fn voters(names: &[&str], w: Option<u8>) -> Result<Voters, VotersError> {
         let voter = |name: &&str| Voter {
             node: name.parse().unwrap(),
+            incarnation: Incarnation(1),
             zone: "z".to_owned(),
         };
         Voters::new(names.iter().map(voter).collect(), w)

@@ -31,10 +31,7 @@ pub enum WireError {
 impl WireError {
     /// A field whose value makes no sense.
     pub fn invalid(field: &'static str, reason: impl ToString) -> Self {
-        Self::Invalid {
-            field,
-            reason: reason.to_string(),
-        }
+        Self::Invalid { field, reason: reason.to_string() }
     }
 }
 
@@ -65,10 +62,7 @@ impl<'a> Reader<'a> {
     }
 
     fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], WireError> {
-        let (taken, rest) = self
-            .rest
-            .split_first_chunk()
-            .ok_or(WireError::Short { field })?;
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(WireError::Short { field })?;
         self.rest = rest;
         Ok(*taken)
     }
@@ -89,10 +83,7 @@ impl<'a> Reader<'a> {
         match self.u8(field)? {
             0 => Ok(false),
             1 => Ok(true),
-            other => Err(WireError::invalid(
-                field,
-                format!("{other} is neither 0 nor 1"),
-            )),
+            other => Err(WireError::invalid(field, format!("{other} is neither 0 nor 1"))),
         }
     }
 
@@ -142,10 +133,7 @@ impl<'a> Reader<'a> {
     /// [`WireError::Short`].
     pub fn epoch(&mut self, field: &'static str) -> Result<Epoch, WireError> {
         let number = self.u64(field)?;
-        Ok(Epoch {
-            number,
-            incarnation: Incarnation(self.u64(field)?),
-        })
+        Ok(Epoch { number, incarnation: Incarnation(self.u64(field)?) })
     }
 
     /// A node's name.
@@ -163,14 +151,10 @@ impl<'a> Reader<'a> {
     pub fn text(&mut self, field: &'static str, max: usize) -> Result<String, WireError> {
         let len = usize::from(self.u16(field)?);
         if len > max {
-            return Err(WireError::invalid(
-                field,
-                format!("{len} bytes are over {max}"),
-            ));
+            return Err(WireError::invalid(field, format!("{len} bytes are over {max}")));
         }
         let text = std::str::from_utf8(self.bytes(field, len)?);
-        text.map(str::to_owned)
-            .map_err(|error| WireError::invalid(field, error))
+        text.map(str::to_owned).map_err(|error| WireError::invalid(field, error))
     }
 
     /// An epoch history.
@@ -188,9 +172,7 @@ impl<'a> Reader<'a> {
                 previous_end: self.lsn(field)?,
                 digest: Digest(self.u64(field)?),
             };
-            history
-                .push(start)
-                .map_err(|error| WireError::invalid(field, error))?;
+            history.push(start).map_err(|error| WireError::invalid(field, error))?;
         }
         Ok(history)
     }
@@ -290,9 +272,7 @@ impl Writer {
     pub fn history(&mut self, value: &History) -> &mut Self {
         self.u32(value.starts().len() as u32);
         for start in value.starts() {
-            self.epoch(start.epoch)
-                .lsn(start.first)
-                .epoch(start.previous);
+            self.epoch(start.epoch).lsn(start.first).epoch(start.previous);
             self.lsn(start.previous_end).u64(start.digest.0);
         }
         self

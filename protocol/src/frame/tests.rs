@@ -1,0 +1,135 @@
+use super::*;
+use crate::epoch::EpochStart;
+use crate::voters::Voter;
+
+fn epoch(number: u64) -> Epoch {
+    Epoch { number, incarnation: Incarnation(number * 11) }
+}
+
+fn node(name: &str) -> NodeId {
+    name.parse().unwrap()
+}
+
+fn history() -> History {
+    let first = EpochStart {
+        epoch: epoch(1),
+        first: Lsn::new(4_096),
+        previous: Epoch::NONE,
+        previous_end: Lsn::ZERO,
+        digest: Digest::EMPTY,
+    };
+    let second = EpochStart {
+        epoch: epoch(2),
+        first: Lsn::new(69_632),
+        previous: epoch(1),
+        previous_end: Lsn::new(5_000),
+        digest: Digest(7),
+    };
+    History::new([first, second]).unwrap()
+}
+
+fn positions() -> Positions {
+    let voter = Voter { node: node("a"), incarnation: Incarnation(3), zone: "north".to_owned() };
+    Positions {
+        incarnation: Incarnation(3),
+        fence: epoch(4),
+        last: epoch(2),
+        end: Lsn::new(70_000),
+        committed: Lsn::new(69_900),
+        voters: Voters::new(vec![voter], None).unwrap(),
+        known_primary: Some(KnownPrimary {
+            node: node("b"),
+            epoch: epoch(4),
+            age_ms: 12,
+            leads: true,
+        }),
+    }
+}
+
+fn one_of_each() -> Vec<Frame> {
+    let hello = Hello {
+        version: PROTOCOL_VERSION,
+        cluster: ClusterId(5),
+        node: node("b"),
+        incarnation: Incarnation(6),
+        segment_size: SegmentSize::MIN,
+        purpose: Purpose::Fetch(epoch(3)),
+        fence: epoch(3),
+        history: history(),
+        end: Lsn::new(70_000),
+        committed: Lsn::new(69_700),
+    };
+    let (from, digest) = (Lsn::new(9), Digest(10));
+    let bodies = vec![
+        Body::Hello(Box::new(hello)),
+        Body::Welcome(Welcome::Stream { from, digest, until: None }),
+        Body::Welcome(Welcome::Stream { from, digest, until: Some(Lsn::new(11)) }),
+        Body::Welcome(Welcome::Truncate { to: from, digest }),
+        Body::Welcome(Welcome::Redirect(None)),
+        Body::Welcome(Welcome::Redirect(Some(node("c")))),
+        Body::Welcome(Welcome::Ready),
+        Body::Welcome(Welcome::Refuse(Refusal::Stale, "fenced".to_owned())),
+        Body::Ack(Ack {
+            incarnation: Incarnation(1),
+            received: Lsn::new(4),
+            flushed: Lsn::new(3),
+            applied: Lsn::new(2),
+            seen: 1,
+        }),
+        Body::Heartbeat(Heartbeat { committed: Lsn::new(1), appended: Lsn::new(2) }),
+        Body::Ask,
+        Body::Positions(Box::new(positions())),
+        Body::Fence,
+        Body::Fenced(Box::new(positions())),
+        Body::FenceRefused,
+    ];
+    let frame = |body| Frame { log: LogId(77), epoch: epoch(5), number: 99, body };
+    bodies.into_iter().map(frame).collect()
+}
+
+#[test]
+fn every_frame_reads_back_and_no_prefix_of_one_does() {
+    for frame in one_of_each() {
+        let bytes = frame.encode();
+        assert_eq!(Frame::decode(&bytes), Ok(frame));
+        for len in 0..bytes.len() {
+            assert!(Frame::decode(&bytes[..len]).is_err());
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert_eq!(Frame::decode(&longer), Err(WireError::Trailing(1)));
+    }
+}
+
+#[test]
+fn damaged_frames_are_errors_and_never_panics() {
+    for frame in one_of_each() {
+        let bytes = frame.encode().to_vec();
+        for at in 0..bytes.len() {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut damaged = bytes.clone();
+                damaged[at] = value;
+                let _ = Frame::decode(&damaged);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lying_count_costs_nothing() {
+    let hello = one_of_each().swap_remove(0).encode().to_vec();
+    // The history's count sits behind kind, log, epoch, number and the hello's fixed fields.
+    let at = 1 + 16 + 16 + 8 + 2 + 16 + 16 + 8 + 8 + 1 + 16 + 16;
+    let mut lying = hello;
+    lying[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert!(Frame::decode(&lying).is_err());
+}
+
+#[test]
+fn records_split_into_header_and_bytes() {
+    let segment = SegmentIdentity { base: Lsn::new(65_536), epoch: epoch(2), nonce: 8 };
+    let header = Records { epoch: epoch(3), number: 4, segment, from: Lsn::new(69_632) };
+    let frame: Bytes = [&header.encode()[..], b"records"].concat().into();
+    let (read, bytes) = Records::decode(&frame).unwrap();
+    assert_eq!((read, &bytes[..]), (header, &b"records"[..]));
+    assert!(Records::decode(&frame.slice(..RECORDS_HEADER_LEN - 1)).is_err());
+}

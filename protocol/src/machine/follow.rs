@@ -1,0 +1,223 @@
+//! A replica's part: whom to follow, what to accept, what to acknowledge.
+
+use super::{Action, Machine, Role};
+use crate::epoch::{Epoch, History};
+use crate::frame::{Ack, Frame, Heartbeat, Hello, PROTOCOL_VERSION, Purpose, Refusal, Welcome};
+use crate::id::NodeId;
+use crate::lsn::Lsn;
+use crate::record::Digest;
+
+/// A replica's state.
+#[derive(Debug, Default)]
+pub(super) struct Following {
+    /// The live stream, once its primary's log and this one are known to match.
+    pub(super) session: Option<Session>,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    primary: NodeId,
+    epoch: Epoch,
+    /// What the primary says is committed; may be behind the end of this log.
+    committed: Lsn,
+    /// The newest heartbeat seen.
+    seen: u64,
+}
+
+/// What to make of a [`Welcome`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// If this log's digest at `from` is `digest`: persist `epoch` as the fence if it is higher,
+    /// then [`Machine::begin_session`] and take records. Otherwise quarantine.
+    Stream {
+        /// The answering node's epoch.
+        epoch: Epoch,
+        /// Where the records begin: this log's end.
+        from: Lsn,
+        /// The digest the logs must share there.
+        digest: Digest,
+        /// Where they end, for a fetch.
+        until: Option<Lsn>,
+    },
+    /// If this log's digest at `to` is `digest`: persist the fence if `epoch` is higher, stop
+    /// everything, cut the log, open it again, and dial again. Otherwise quarantine.
+    Cut {
+        /// The answering node's epoch.
+        epoch: Epoch,
+        /// The fork.
+        to: Lsn,
+        /// The digest the logs must share there.
+        digest: Digest,
+    },
+    /// Dial that node instead, or any other.
+    Redial(Option<NodeId>),
+    /// Not now, or not ever: the reason is for the operator.
+    Refused(Refusal, String),
+    /// The answer contradicts what this node knows; it is quarantined.
+    Quarantined(String),
+}
+
+impl Machine {
+    /// The first words of this node to one it only asks. Its history is of no interest there.
+    #[must_use]
+    pub fn introduction(&self) -> Hello {
+        Hello { history: History::default(), ..self.hello(Purpose::Ask) }
+    }
+
+    /// The first words of this node to one it dials. Before a stream, everything in the log must
+    /// be flushed: they speak of what is on disk.
+    #[must_use]
+    pub fn hello(&self, purpose: Purpose) -> Hello {
+        assert!(
+            purpose == Purpose::Ask || self.flushed == self.appended,
+            "a hello speaks of what is on disk: {} of {}",
+            self.flushed,
+            self.appended
+        );
+        Hello {
+            version: PROTOCOL_VERSION,
+            cluster: self.identity.cluster,
+            node: self.identity.node,
+            incarnation: self.identity.incarnation,
+            segment_size: self.identity.segment_size,
+            purpose,
+            fence: self.fence,
+            history: self.history.clone(),
+            end: self.flushed,
+            committed: self.committed,
+        }
+    }
+
+    /// The answer to this node's [`Hello`], from a node in `epoch`.
+    pub fn handle_welcome(&mut self, epoch: Epoch, purpose: Purpose, answer: Welcome) -> Decision {
+        if let Welcome::Refuse(refusal, reason) = answer {
+            self.highest = self.highest.max(epoch);
+            return Decision::Refused(refusal, reason);
+        }
+        if let Welcome::Redirect(node) = answer {
+            return Decision::Redial(node.filter(|node| *node != self.identity.node));
+        }
+        let wanted = match purpose {
+            Purpose::Stream => matches!(self.role, Role::Following(_)) && epoch >= self.fence,
+            Purpose::Fetch(mine) => self.fetches(mine) && epoch == mine,
+            Purpose::Ask => false,
+        };
+        if !wanted {
+            let reason = format!("epoch {epoch} is below the fence {}", self.fence);
+            return Decision::Refused(Refusal::Stale, reason);
+        }
+        match answer {
+            Welcome::Stream { from, digest, until } if from == self.flushed => {
+                Decision::Stream { epoch, from, digest, until }
+            }
+            Welcome::Truncate { to, digest } if to < self.flushed => {
+                if to < self.committed {
+                    return self.quarantine_cut(epoch, to);
+                }
+                Decision::Cut { epoch, to, digest }
+            }
+            // An answer to an older hello, or to none of ours: dial again.
+            _ => Decision::Redial(None),
+        }
+    }
+
+    fn quarantine_cut(&mut self, epoch: Epoch, to: Lsn) -> Decision {
+        let reason = format!(
+            "epoch {epoch} wants this log cut to {to}, below what it knows is committed ({}); \
+             its epochs: {:?}",
+            self.committed,
+            self.history.starts()
+        );
+        self.handle_contradiction(reason.clone());
+        Decision::Quarantined(reason)
+    }
+
+    /// This node's log contradicts its primary's: nothing is acknowledged or taken any more.
+    pub fn handle_contradiction(&mut self, reason: String) {
+        self.step_down();
+        self.role = Role::Quarantined(reason);
+    }
+
+    /// The logs match and `epoch` is obeyed durably: acks may leave from here on. `false` if a
+    /// higher fence arrived meanwhile.
+    #[must_use]
+    pub fn begin_session(&mut self, primary: NodeId, epoch: Epoch, now_ms: u64) -> bool {
+        self.now_ms = self.now_ms.max(now_ms);
+        if epoch < self.fence {
+            return false;
+        }
+        let Role::Following(following) = &mut self.role else { return false };
+        following.session = Some(Session { primary, epoch, committed: Lsn::ZERO, seen: 0 });
+        self.fence = epoch;
+        self.fence_durable = epoch;
+        self.hear(primary, epoch);
+        if std::mem::take(&mut self.claims) {
+            self.actions.push_back(Action::Join);
+        }
+        true
+    }
+
+    /// The stream from `primary` in `epoch` broke.
+    pub fn end_session(&mut self, primary: NodeId, epoch: Epoch) {
+        if let Role::Following(following) = &mut self.role {
+            following
+                .session
+                .take_if(|session| session.primary == primary && session.epoch == epoch);
+        }
+    }
+
+    /// Whether records or news of `epoch` may be taken. Lower than the fence is refused, whoever
+    /// sent them.
+    #[must_use]
+    pub fn accepts(&self, epoch: Epoch) -> bool {
+        self.session().is_some_and(|session| session.epoch == epoch && epoch == self.fence)
+    }
+
+    /// The primary's news. `false` if it is not, or no longer, this node's primary.
+    #[must_use]
+    pub fn handle_heartbeat(&mut self, frame: &Frame, news: &Heartbeat, now_ms: u64) -> bool {
+        self.now_ms = self.now_ms.max(now_ms);
+        if !self.accepts(frame.epoch) {
+            return false;
+        }
+        let Role::Following(following) = &mut self.role else { return false };
+        let Some(session) = &mut following.session else { return false };
+        session.committed = session.committed.max(news.committed);
+        session.seen = session.seen.max(frame.number);
+        let (primary, epoch) = (session.primary, session.epoch);
+        self.hear(primary, epoch);
+        self.follow_commit();
+        true
+    }
+
+    /// What to acknowledge now; `None` without a live session. Repeating it does no harm.
+    #[must_use]
+    pub fn ack(&self) -> Option<(Epoch, Ack)> {
+        let session = self.session().filter(|session| session.epoch == self.fence_durable)?;
+        if session.epoch != self.fence {
+            return None;
+        }
+        let ack = Ack {
+            incarnation: self.identity.incarnation,
+            received: self.appended,
+            flushed: self.flushed,
+            applied: self.applied,
+            seen: session.seen,
+        };
+        Some((session.epoch, ack))
+    }
+
+    fn session(&self) -> Option<&Session> {
+        match &self.role {
+            Role::Following(following) => following.session.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Takes the primary's word for what is committed, as far as this log holds it on disk.
+    pub(super) fn follow_commit(&mut self) {
+        if let Some(committed) = self.session().map(|session| session.committed) {
+            self.commit(committed.min(self.flushed));
+        }
+    }
+}

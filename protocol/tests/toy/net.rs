@@ -1,0 +1,123 @@
+//! The network: connections whose two lanes are each in order, and single frames that may be lost.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use towline_protocol::epoch::Epoch;
+
+use super::disk::Rec;
+use super::rng::Rng;
+
+pub(crate) type LinkId = u64;
+
+/// What travels on a connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Packet {
+    /// A frame of the control stream.
+    Control(Bytes),
+    /// Records of the sender's epoch.
+    Records(Epoch, Vec<Rec>),
+}
+
+impl Packet {
+    const fn lane(&self) -> usize {
+        match self {
+            Self::Control(_) => 0,
+            Self::Records(..) => 1,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Link {
+    ends: [usize; 2],
+    /// When the newest packet arrives, by the end that sends it and by lane.
+    last_ms: [[u64; 2]; 2],
+}
+
+#[derive(Debug)]
+pub(crate) struct Net {
+    links: BTreeMap<LinkId, Link>,
+    next: LinkId,
+    /// `cut[a][b]`: nothing gets from a to b.
+    cut: Vec<Vec<bool>>,
+    /// How many of a hundred single frames are lost, and the longest delay.
+    pub(crate) loss: u64,
+    pub(crate) delay_ms: u64,
+}
+
+impl Net {
+    pub(crate) fn new(nodes: usize, rng: &mut Rng) -> Self {
+        Self {
+            links: BTreeMap::new(),
+            next: 0,
+            cut: vec![vec![false; nodes]; nodes],
+            loss: rng.below(30),
+            delay_ms: rng.range(1, 25),
+        }
+    }
+
+    pub(crate) fn open(&mut self, dialer: usize, peer: usize) -> LinkId {
+        self.next += 1;
+        self.links.insert(self.next, Link { ends: [dialer, peer], last_ms: [[0; 2]; 2] });
+        self.next
+    }
+
+    pub(crate) fn close(&mut self, link: LinkId) {
+        self.links.remove(&link);
+    }
+
+    pub(crate) fn is_open(&self, link: LinkId) -> bool {
+        self.links.contains_key(&link)
+    }
+
+    /// The node at the other end.
+    pub(crate) fn peer(&self, link: LinkId, node: usize) -> Option<usize> {
+        let [dialer, peer] = self.links.get(&link)?.ends;
+        Some(if node == dialer { peer } else { dialer })
+    }
+
+    pub(crate) fn set_cut(&mut self, from: usize, to: usize, cut: bool) {
+        self.cut[from][to] = cut;
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.cut.iter_mut().flatten().for_each(|cut| *cut = false);
+    }
+
+    /// When a packet sent now arrives. A connection over a cut is broken, sooner or later: here at
+    /// once for what is sent, and for the other end when it notices the silence.
+    pub(crate) fn send(
+        &mut self,
+        link: LinkId,
+        from: usize,
+        packet: &Packet,
+        now_ms: u64,
+        rng: &mut Rng,
+    ) -> Option<u64> {
+        let delay_ms = rng.range(0, self.delay_ms);
+        let Link { ends, last_ms } = self.links.get_mut(&link)?;
+        let side = usize::from(ends[0] != from);
+        if self.cut[from][ends[1 - side]] {
+            self.close(link);
+            return None;
+        }
+        let last_ms = &mut last_ms[side][packet.lane()];
+        *last_ms = (*last_ms).max(now_ms + delay_ms);
+        Some(*last_ms)
+    }
+
+    /// When a single frame arrives, if it does.
+    pub(crate) fn send_single(
+        &self,
+        from: usize,
+        to: usize,
+        now_ms: u64,
+        rng: &mut Rng,
+    ) -> Option<u64> {
+        let lost = rng.chance(self.loss) || self.cut[from][to];
+        let late_ms = if rng.chance(5) { 10 * self.delay_ms } else { self.delay_ms };
+        let delay_ms = rng.range(0, late_ms);
+        (!lost).then_some(now_ms + delay_ms)
+    }
+}

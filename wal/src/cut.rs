@@ -1,0 +1,184 @@
+//! Taking the tail off a log, so that no crash on the way brings any of it back.
+//!
+//! 1. One control write says where the log ends, which nonce the fresh file will have, and that a
+//!    cut is under way; it drops the epochs behind the end and lowers `durable`.
+//! 2. Later files move into the salvage bundle; the cut file is linked into it.
+//! 3. What is kept of the cut file is copied to a fresh one, which is synced and renamed over it.
+//! 4. The mark is cleared.
+//!
+//! Opening does an unfinished cut again from step 2, and knows the fresh file by its nonce.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use towline_protocol::lsn::{Lsn, SegmentSize};
+use towline_protocol::record::{RECORD_HEADER_LEN, RecordHeader};
+
+use crate::control::{self, Control, CutMark};
+use crate::crash;
+use crate::disk::Disk;
+use crate::error::{AtPath, WalError};
+use crate::header::SegmentHeader;
+use crate::recovery::take_lock;
+use crate::scan::{SegmentFile, parse, segment_files};
+use crate::segment::create;
+use crate::wal::Options;
+
+const FRESH_NAME: &str = "cut.new";
+
+/// What a cut took off.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CutReport {
+    /// The new end of the log.
+    pub to: Lsn,
+    /// The old end.
+    pub from: Lsn,
+    /// How many stored bytes were cut.
+    pub bytes: u64,
+    /// How many records.
+    pub records: u64,
+    /// Where they are kept.
+    pub bundle: PathBuf,
+}
+
+/// Cuts a closed log to `to`, the end of one of its records or [`Lsn::ZERO`].
+///
+/// # Errors
+/// [`WalError::NoBoundary`] if it is not, [`WalError::Locked`] if the log is open.
+pub fn cut(dir: &Path, to: Lsn, options: &Options) -> Result<CutReport, WalError> {
+    let (mut control, _) = control::read(dir)?;
+    let _lock = take_lock(dir)?;
+    let files = segment_files(dir, control.log, control.segment_size)?;
+    let mut report = measure(&files, to)?;
+    drop(files);
+    report.bundle = apply(dir, &mut control, to, options)?;
+    Ok(report)
+}
+
+/// Counts what lies behind `to`, and checks that a record ends there.
+fn measure(files: &[SegmentFile], to: Lsn) -> Result<CutReport, WalError> {
+    let mut report = CutReport { to, from: to, bytes: 0, records: 0, bundle: PathBuf::new() };
+    let mut boundary = to == Lsn::ZERO;
+    for file in files {
+        if file.header.size.next_base(file.base()) < to {
+            continue;
+        }
+        let bytes = file.bytes()?;
+        let mut lsn = file.first();
+        loop {
+            let offset = usize::try_from(lsn.distance_from(file.base())).unwrap_or(usize::MAX);
+            let Ok((header, _)) = parse(&bytes, offset, lsn, file.seed) else { break };
+            if lsn >= to {
+                report.records += 1;
+                report.bytes += header.stored_len();
+                report.from = header.end();
+            }
+            lsn = header.end();
+            boundary |= lsn == to;
+        }
+    }
+    if boundary { Ok(report) } else { Err(WalError::NoBoundary(to)) }
+}
+
+/// Cuts, with the folder's lock held.
+pub(crate) fn apply(
+    dir: &Path,
+    control: &mut Control,
+    to: Lsn,
+    options: &Options,
+) -> Result<PathBuf, WalError> {
+    control.cut = Some(CutMark { to, nonce: crate::provision::nonce() });
+    control.history.cut(to);
+    control.durable = control.durable.min(to);
+    control::write(&*options.disk, dir, control)?;
+    finish(dir, control, options)
+}
+
+/// Does, or does again, the cut that the control file speaks of.
+pub(crate) fn finish(
+    dir: &Path,
+    control: &mut Control,
+    options: &Options,
+) -> Result<PathBuf, WalError> {
+    let Some(mark) = control.cut else { return Ok(PathBuf::new()) };
+    let disk = &*options.disk;
+    let salvage = options.salvage_dir.clone().unwrap_or_else(|| dir.join("salvage"));
+    let bundle = salvage.join(format!("{:020}-{:016x}", mark.to.get(), mark.nonce));
+    fs::create_dir_all(&bundle).at("creating", &bundle)?;
+    // The newest first: what is left is a log without a gap after every step.
+    for file in segment_files(dir, control.log, control.segment_size)?.into_iter().rev() {
+        let name = file.path.file_name().unwrap_or_default();
+        let kept = bundle.join(name);
+        crash::point()?;
+        if mark.to <= file.first() {
+            disk.rename(&file.path, &kept).at("moving to", &kept)?;
+        } else if mark.to < file.header.size.next_base(file.base())
+            && file.header.nonce != mark.nonce
+        {
+            match disk.hard_link(&file.path, &kept) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(error).at("linking to", &kept);
+                }
+                _ => {}
+            }
+            // Before the name in the log goes, or a crash could take the only one.
+            crash::point()?;
+            sync_bundle(disk, &bundle, &salvage)?;
+            replace(disk, dir, &file, mark)?;
+        }
+    }
+    sync_bundle(disk, &bundle, &salvage)?;
+    disk.sync_dir(dir).at("syncing", dir)?;
+    crash::point()?;
+    control.cut = None;
+    control::write(&*options.disk, dir, control)?;
+    Ok(bundle)
+}
+
+fn sync_bundle(disk: &dyn Disk, bundle: &Path, salvage: &Path) -> Result<(), WalError> {
+    // The parent of a bare name is the empty path.
+    let parent = salvage.parent().filter(|parent| parent.is_dir());
+    for dir in [Some(bundle), Some(salvage), parent].into_iter().flatten() {
+        disk.sync_dir(dir).at("syncing", dir)?;
+    }
+    Ok(())
+}
+
+/// Puts a fresh file with the records below the end in the place of `file`.
+fn replace(disk: &dyn Disk, dir: &Path, file: &SegmentFile, mark: CutMark) -> Result<(), WalError> {
+    let fresh = dir.join(FRESH_NAME);
+    let header = SegmentHeader { nonce: mark.nonce, ..file.header };
+    create(disk, &fresh, &header)?;
+    crash::point()?;
+    let kept = reseeded(file, &header, mark.to)?;
+    let out = OpenOptions::new().write(true).open(&fresh).at("opening", &fresh)?;
+    out.write_all_at(&kept, SegmentSize::HEADER_LEN).at("writing", &fresh)?;
+    disk.sync(&out).at("syncing", &fresh)?;
+    crash::point()?;
+    disk.rename(&fresh, &file.path).at("renaming over", &file.path)?;
+    disk.sync_dir(dir).at("syncing", dir)
+}
+
+/// The records of `file` below `to`, under the header checksums of another file.
+fn reseeded(file: &SegmentFile, header: &SegmentHeader, to: Lsn) -> Result<Vec<u8>, WalError> {
+    let bytes = file.bytes()?;
+    let seed = header.seed();
+    let mut kept = Vec::new();
+    let mut lsn = file.first();
+    while lsn < to {
+        let offset = usize::try_from(lsn.distance_from(file.base())).unwrap_or(usize::MAX);
+        let (record, payload) = parse(&bytes, offset, lsn, file.seed)
+            .map_err(|source| WalError::Record { at: lsn, source })?;
+        let record = RecordHeader { sync_lsn: record.sync_lsn.min(to), ..record };
+        kept.extend_from_slice(&record.encode(seed));
+        kept.extend_from_slice(payload);
+        let stored = usize::try_from(record.stored_len()).unwrap_or(usize::MAX);
+        kept.resize(kept.len() + stored - RECORD_HEADER_LEN - payload.len(), 0);
+        lsn = record.end();
+    }
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! The header page of a segment.
+//!
+//! Everything lies in its first sector, so that rewriting it (when a ready segment is taken by
+//! another epoch than it was made for) leaves the old header or the new one.
+
+use towline_protocol::epoch::Epoch;
+use towline_protocol::frame::SegmentIdentity;
+use towline_protocol::id::LogId;
+use towline_protocol::lsn::{Lsn, SegmentSize};
+use towline_protocol::record::HeaderSeed;
+use towline_protocol::wire::{Reader, WireError, Writer};
+
+/// The format this version writes.
+pub(crate) const FORMAT_VERSION: u16 = 1;
+/// The header page's length in bytes.
+pub(crate) const HEADER_PAGE_LEN: usize = SegmentSize::HEADER_LEN as usize;
+const MAGIC: &[u8; 8] = b"TOWLSEG\n";
+const FIELDS_LEN: usize = 8 + 2 + 16 + 8 + 16 + 8 + 8 + 8;
+
+const _: () = assert!(FIELDS_LEN + 4 <= 512, "the header fits a sector");
+
+/// What a segment's file says of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SegmentHeader {
+    pub(crate) log: LogId,
+    pub(crate) base: Lsn,
+    pub(crate) epoch: Epoch,
+    pub(crate) size: SegmentSize,
+    /// Random for every file, so that no stale byte ever validates in another.
+    pub(crate) nonce: u64,
+    /// How far the log was durable here when the file was made ready: a promise.
+    pub(crate) durable: Lsn,
+}
+
+impl SegmentHeader {
+    pub(crate) fn seed(&self) -> HeaderSeed {
+        HeaderSeed::new(self.log, self.epoch, self.base, self.nonce)
+    }
+
+    pub(crate) const fn identity(&self) -> SegmentIdentity {
+        SegmentIdentity { base: self.base, epoch: self.epoch, nonce: self.nonce }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.bytes(MAGIC).u16(FORMAT_VERSION).u128(self.log.0).lsn(self.base).epoch(self.epoch);
+        writer.u64(self.size.bytes()).u64(self.nonce).lsn(self.durable);
+        let mut page = writer.into_bytes();
+        assert_eq!(page.len(), FIELDS_LEN, "the header has one length");
+        page.extend_from_slice(&crc32fast::hash(&page).to_le_bytes());
+        page.resize(HEADER_PAGE_LEN, 0);
+        page
+    }
+
+    /// Reads a header page; `Err(Ok(version))` for one of a later version.
+    pub(crate) fn decode(page: &[u8]) -> Result<Self, Result<u16, WireError>> {
+        let mut reader = Reader::new(page);
+        let fields = |error| Err(error);
+        if reader.bytes("magic", 8).map_err(fields)? != MAGIC {
+            return Err(Err(WireError::invalid("magic", "this is no segment")));
+        }
+        let version = reader.u16("version").map_err(fields)?;
+        if version > FORMAT_VERSION {
+            return Err(Ok(version));
+        }
+        let header = Self::decode_fields(&mut reader).map_err(Err)?;
+        let crc = reader.u32("crc").map_err(fields)?;
+        if crc32fast::hash(&page[..FIELDS_LEN]) != crc {
+            return Err(Err(WireError::invalid("crc", "the header's checksum does not match")));
+        }
+        Ok(header)
+    }
+
+    fn decode_fields(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self {
+            log: LogId(reader.u128("log")?),
+            base: reader.lsn("base")?,
+            epoch: reader.epoch("epoch")?,
+            size: SegmentSize::new(reader.u64("size")?)
+                .ok_or_else(|| WireError::invalid("size", "no segment size"))?,
+            nonce: reader.u64("nonce")?,
+            durable: reader.lsn("durable")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use towline_protocol::id::Incarnation;
+
+    #[test]
+    fn a_header_reads_back_and_every_flipped_bit_is_noticed() {
+        let header = SegmentHeader {
+            log: LogId(7),
+            base: Lsn::new(1 << 16),
+            epoch: Epoch { number: 3, incarnation: Incarnation(4) },
+            size: SegmentSize::MIN,
+            nonce: 99,
+            durable: Lsn::new(70_000),
+        };
+        let page = header.encode();
+        assert_eq!(SegmentHeader::decode(&page).unwrap(), header);
+        for bit in 0..(FIELDS_LEN + 4) * 8 {
+            let mut damaged = page.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(SegmentHeader::decode(&damaged).is_err(), "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! A memory-mapped, checksummed write-ahead log.
+//!
+//! The log is one endless byte space cut into segment files. Records carry a *promise*, how far
+//! the log was durable here when they were made, and that is what tells a torn tail, which is
+//! nobody's loss, from corruption, which is somebody's. The format and the argument for it are in
+//! `docs/design/wal-format.md`.
+//!
+//! - [`Log::append`] and the write path: `log`; group commit: `sync`; ready segments: `provision`;
+//! - [`Log::receive`], for records that another node made: `receive`;
+//! - [`Cursor`], which hands out the same bytes again: `cursor`;
+//! - opening: `recovery`; [`cut`]: `cut`;
+
+#![deny(unsafe_code)]
+
+mod control;
+mod crash;
+mod cursor;
+mod cut;
+mod disk;
+mod error;
+mod header;
+mod log;
+mod map;
+mod provision;
+mod reader;
+mod receive;
+mod recovery;
+mod scan;
+mod segment;
+mod state;
+mod sync;
+mod wal;
+
+#[cfg(test)]
+extern crate self as towline_wal;
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+pub use control::{CLUSTER_NAME_LEN_MAX, Control, CutMark, Founding, Role, found, read_control};
+pub use cursor::{Chunk, Cursor, Level, Record};
+pub use cut::{CutReport, cut};
+pub use disk::{Disk, FileDisk};
+pub use error::WalError;
+pub use log::{Appended, Log};
+pub use reader::{LogReader, ReadRecord, Verdict, read_log};
+pub use recovery::Report;
+pub use towline_protocol::frame::SegmentIdentity;
+pub use wal::{Options, Wal};

@@ -1,0 +1,442 @@
+//! The open log: the write path, from a payload to a published record.
+//!
+//! ```text
+//! reserve (lock) ─▶ checksum and copy (no lock) ─▶ publish (lock) ─▶ appended ─▶ syncer ─▶ flushed
+//! ```
+//!
+//! A reservation takes the next Lsns of the tail segment. The bytes are made outside the lock, by
+//! as many threads as there are writers. Whoever completes the oldest reservation publishes the
+//! finished prefix; nobody waits for a predecessor.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use towline_protocol::barrier::Barrier;
+use towline_protocol::epoch::{Epoch, EpochStart, History};
+use towline_protocol::lsn::{Lsn, SegmentSize};
+use towline_protocol::record::{
+    Digest, RECORD_HEADER_LEN, RECORD_PAYLOAD_MAX, RecordHeader, RecordKind, stored_len,
+};
+use towline_protocol::voters::Voters;
+
+use crate::control::Control;
+use crate::disk::Disk;
+use crate::error::WalError;
+use crate::header::SegmentHeader;
+use crate::provision::Ready;
+use crate::segment::Segment;
+
+/// A SEAL's length in the log: room for one is kept at the end of every segment.
+pub(crate) const SEAL_LEN: u64 = stored_len(8);
+/// How long an append waits for a ready segment before it says that there is no room.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a wait lasts before it looks at its deadline.
+const MOVED_CHECK: Duration = Duration::from_millis(50);
+/// So many of the newest segments stay mapped; readers of older ones use pread.
+const MAPPED_SEGMENTS: usize = 3;
+
+/// A record in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    /// Where it lies.
+    pub lsn: Lsn,
+    /// Where it ends.
+    pub end: Lsn,
+}
+
+/// An open log; see [`Wal`](crate::Wal), which owns it.
+#[derive(Debug)]
+pub struct Log {
+    pub(crate) dir: PathBuf,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) size: SegmentSize,
+    pub(crate) control: Mutex<Control>,
+    pub(crate) tail: Mutex<Tail>,
+    /// Woken when the oldest reservation completes, and when a segment is ready.
+    pub(crate) moved: Condvar,
+    /// Woken when there is something to sync.
+    pub(crate) unsynced: Condvar,
+    pub(crate) appended: watch::Sender<Lsn>,
+    pub(crate) flushed: watch::Sender<Lsn>,
+    /// Whether a sync runs: one at a time, whoever does it.
+    pub(crate) syncing: Mutex<bool>,
+    /// Woken when a sync has ended.
+    pub(crate) synced: Condvar,
+    pub(crate) segments: RwLock<BTreeMap<Lsn, Arc<Segment>>>,
+    /// The epoch history and voters of what is in the log.
+    pub(crate) lineage: Mutex<(History, Voters)>,
+    pub(crate) poison: Mutex<Option<String>>,
+    pub(crate) provision: Ready,
+}
+
+/// The end of the log, where records are added.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    /// The segment that is written; `None` before the first record of the log.
+    pub(crate) segment: Option<Arc<Segment>>,
+    /// The end of the newest reservation. `appended <= reserved`.
+    pub(crate) reserved: Lsn,
+    /// Whether the segment takes nothing more: it has its SEAL, or a SEAL is being made.
+    sealed: bool,
+    /// Reservations that are not published yet, oldest first.
+    pub(crate) in_flight: VecDeque<InFlight>,
+    /// The digest of everything published.
+    pub(crate) digest: Digest,
+    /// Segments with bytes that no sync has covered yet, oldest first.
+    pub(crate) unsynced: Vec<Arc<Segment>>,
+    /// How many threads wait on `moved`: waking nobody would cost a system call.
+    waiters: usize,
+    /// Whether the syncer's thread waits on `unsynced`.
+    pub(crate) syncer_sleeps: bool,
+    pub(crate) stop: bool,
+}
+
+impl Tail {
+    pub(crate) const fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    lsn: Lsn,
+    done: Option<RecordHeader>,
+}
+
+struct Reserved {
+    segment: Arc<Segment>,
+    lsn: Lsn,
+    sync_lsn: Lsn,
+}
+
+/// What recovery hands to a new [`Log`].
+pub(crate) struct Recovered {
+    pub(crate) control: Control,
+    pub(crate) segments: BTreeMap<Lsn, Arc<Segment>>,
+    pub(crate) tail: Option<Arc<Segment>>,
+    pub(crate) end: Lsn,
+    pub(crate) sealed: bool,
+    pub(crate) digest: Digest,
+    pub(crate) history: History,
+    pub(crate) voters: Voters,
+    pub(crate) ready: Option<Arc<Segment>>,
+}
+
+impl Log {
+    pub(crate) fn new(dir: &Path, disk: Arc<dyn Disk>, recovered: Recovered) -> Self {
+        let Recovered { tail, end, sealed, digest, ready, .. } = recovered;
+        let unsynced = tail.iter().cloned().collect();
+        let tail = Tail {
+            segment: tail,
+            reserved: end,
+            sealed,
+            in_flight: VecDeque::new(),
+            digest,
+            unsynced,
+            waiters: 0,
+            syncer_sleeps: false,
+            stop: false,
+        };
+        Self {
+            dir: dir.to_owned(),
+            disk,
+            size: recovered.control.segment_size,
+            control: Mutex::new(recovered.control),
+            tail: Mutex::new(tail),
+            moved: Condvar::new(),
+            unsynced: Condvar::new(),
+            appended: watch::Sender::new(end),
+            flushed: watch::Sender::new(end),
+            syncing: Mutex::new(false),
+            synced: Condvar::new(),
+            segments: RwLock::new(recovered.segments),
+            lineage: Mutex::new((recovered.history, recovered.voters)),
+            poison: Mutex::new(None),
+            provision: Ready::new(ready),
+        }
+    }
+
+    /// Appends one record in the current epoch. It is published, not yet flushed, on return.
+    ///
+    /// # Errors
+    /// [`WalError`]; the record is then not in the log.
+    pub fn append(&self, kind: RecordKind, tag: u16, payload: &[u8]) -> Result<Appended, WalError> {
+        let len = self.check_len(payload)?;
+        let Reserved { segment, lsn, sync_lsn } = self.reserve(len)?;
+        let header = RecordHeader::new(kind, tag, lsn, sync_lsn, payload);
+        put(&segment, &header, payload);
+        self.publish(lsn, header);
+        Ok(Appended { lsn, end: header.end() })
+    }
+
+    fn check_len(&self, payload: &[u8]) -> Result<u32, WalError> {
+        let max = self.size.max_payload().min(u64::from(RECORD_PAYLOAD_MAX));
+        match u32::try_from(payload.len()) {
+            Ok(len) if u64::from(len) <= max => Ok(len),
+            _ => Err(WalError::TooLarge { len: payload.len(), max }),
+        }
+    }
+
+    fn reserve(&self, len: u32) -> Result<Reserved, WalError> {
+        let needed = stored_len(len) + SEAL_LEN;
+        let mut tail = self.tail();
+        loop {
+            self.check_open(&tail)?;
+            let segment = match &tail.segment {
+                Some(segment) if !tail.sealed => Arc::clone(segment),
+                Some(_) => {
+                    tail = self.rotate(tail)?;
+                    continue;
+                }
+                None => return Err(WalError::NoBoundary(tail.reserved)),
+            };
+            let size = segment.header.size;
+            let left = size.bytes() - tail.reserved.distance_from(segment.base());
+            if left < needed {
+                tail = self.seal(tail, &segment)?;
+                continue;
+            }
+            let lsn = tail.reserved;
+            tail.reserved = lsn.advance(stored_len(len));
+            tail.in_flight.push_back(InFlight { lsn, done: None });
+            let sync_lsn = *self.flushed.borrow();
+            return Ok(Reserved { segment, lsn, sync_lsn });
+        }
+    }
+
+    /// Ends a full segment by a SEAL, once everything before it is published.
+    fn seal<'a>(
+        &'a self,
+        mut tail: MutexGuard<'a, Tail>,
+        segment: &Arc<Segment>,
+    ) -> Result<MutexGuard<'a, Tail>, WalError> {
+        while !tail.in_flight.is_empty() {
+            tail = self.wait_moved(tail);
+            self.check_open(&tail)?;
+        }
+        let current = tail.segment.as_ref().is_some_and(|now| now.base() == segment.base());
+        if current && !tail.sealed {
+            let payload = tail.digest.0.to_le_bytes();
+            let (lsn, sync_lsn) = (tail.reserved, *self.flushed.borrow());
+            let header = RecordHeader::new(RecordKind::Seal, 0, lsn, sync_lsn, &payload);
+            put(segment, &header, &payload);
+            tail.sealed = true;
+            self.publish_in_order(&mut tail, &header);
+        }
+        Ok(tail)
+    }
+
+    /// Goes on in the next segment of the same epoch.
+    fn rotate<'a>(&'a self, tail: MutexGuard<'a, Tail>) -> Result<MutexGuard<'a, Tail>, WalError> {
+        let segment = tail.segment.as_ref().expect("only a segment can be full");
+        let (size, epoch) = (segment.header.size, segment.header.epoch);
+        let base = size.next_base(segment.base());
+        self.enter(tail, base, epoch)
+    }
+
+    /// Makes the segment at `base` the tail, under a header of `epoch`. Waits until it is ready.
+    pub(crate) fn enter<'a>(
+        &'a self,
+        mut tail: MutexGuard<'a, Tail>,
+        base: Lsn,
+        epoch: Epoch,
+    ) -> Result<MutexGuard<'a, Tail>, WalError> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        let before = tail.segment.as_ref().map(|segment| segment.base());
+        let ready = loop {
+            self.check_open(&tail)?;
+            if tail.segment.as_ref().map(|segment| segment.base()) != before {
+                return Ok(tail); // Another writer was faster.
+            }
+            if let Some(ready) = self.provision.take(base) {
+                break ready;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(WalError::NoSpace(self.provision.trouble()));
+            }
+            self.provision.want();
+            tail = self.wait_moved(tail);
+        };
+        let segment = if ready.header.epoch == epoch {
+            ready
+        } else {
+            let header = SegmentHeader {
+                epoch,
+                nonce: crate::provision::nonce(),
+                durable: *self.flushed.borrow(),
+                ..ready.header
+            };
+            Arc::new(ready.with_header(header)?)
+        };
+        let first = SegmentSize::first_record(base);
+        tail.segment = Some(Arc::clone(&segment));
+        tail.reserved = first;
+        tail.sealed = false;
+        tail.unsynced.push(Arc::clone(&segment));
+        self.register(segment);
+        self.provision.want();
+        Ok(tail)
+    }
+
+    /// Adds a segment for readers, and lets go of the mapping of one that is old by now.
+    fn register(&self, segment: Arc<Segment>) {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        segments.insert(segment.base(), segment);
+        let flushed = *self.flushed.borrow();
+        let old = segments.values().rev().skip(MAPPED_SEGMENTS).find(|old| old.is_mapped());
+        let old = old.filter(|old| old.header.size.next_base(old.base()) <= flushed).cloned();
+        // One that can not be opened again stays mapped, and is tried at the next turn.
+        if let Some(Ok(cold)) = old.map(|old| old.cold()) {
+            segments.insert(cold.base(), Arc::new(cold));
+        }
+    }
+
+    fn publish(&self, lsn: Lsn, header: RecordHeader) {
+        let mut tail = self.tail();
+        let entry = tail.in_flight.iter_mut().find(|entry| entry.lsn == lsn);
+        entry.expect("a reservation stays until it is published").done = Some(header);
+        while let Some(header) = tail.in_flight.front().and_then(|oldest| oldest.done) {
+            tail.in_flight.pop_front();
+            self.publish_in_order(&mut tail, &header);
+        }
+        if tail.in_flight.is_empty() && tail.waiters > 0 {
+            self.moved.notify_all();
+        }
+    }
+
+    /// Waits until the last reservation is published or a segment is ready; now and then anyway,
+    /// so that a caller's deadline is noticed.
+    pub(crate) fn wait_moved<'a>(&'a self, mut tail: MutexGuard<'a, Tail>) -> MutexGuard<'a, Tail> {
+        tail.waiters += 1;
+        let woken = self.moved.wait_timeout(tail, MOVED_CHECK);
+        let mut tail = woken.unwrap_or_else(PoisonError::into_inner).0;
+        tail.waiters -= 1;
+        tail
+    }
+
+    pub(crate) fn publish_in_order(&self, tail: &mut Tail, header: &RecordHeader) {
+        assert_eq!(header.lsn.max(*self.appended.borrow()), header.lsn, "records are in order");
+        tail.digest = tail.digest.with(header);
+        self.appended.send_replace(header.end());
+        if std::mem::take(&mut tail.syncer_sleeps) {
+            self.unsynced.notify_one();
+        }
+    }
+
+    /// Begins an epoch: at the next segment boundary, with `barrier` as its first record.
+    ///
+    /// # Errors
+    /// [`WalError::Fork`] if the barrier does not follow on exactly this log.
+    pub fn begin_epoch(&self, barrier: &Barrier) -> Result<Appended, WalError> {
+        let tail = self.tail();
+        let (tail, first) = self.wait_boundary(tail)?;
+        let payload = barrier.encode();
+        let (tail, sync_lsn) = self.enter_epoch(tail, barrier, first)?;
+        let header = RecordHeader::new(RecordKind::Barrier, 0, first, sync_lsn, &payload);
+        Ok(self.put_next(tail, &header, &payload))
+    }
+
+    /// Waits until nothing is in flight and the segment a BARRIER would open is ready, so that
+    /// the epoch is then entered without letting go of the lock. Returns the BARRIER's place.
+    pub(crate) fn wait_boundary<'a>(
+        &'a self,
+        mut tail: MutexGuard<'a, Tail>,
+    ) -> Result<(MutexGuard<'a, Tail>, Lsn), WalError> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        loop {
+            self.check_open(&tail)?;
+            let first = self.size.barrier_after(self.end_of_records());
+            if tail.in_flight.is_empty() && self.provision.has(self.size.base_of(first)) {
+                return Ok((tail, first));
+            }
+            if Instant::now() >= deadline {
+                return Err(WalError::NoSpace(self.provision.trouble()));
+            }
+            self.provision.want();
+            tail = self.wait_moved(tail);
+        }
+    }
+
+    /// The end of the newest record; [`Lsn::ZERO`] if there is none.
+    pub(crate) fn end_of_records(&self) -> Lsn {
+        *self.appended.borrow()
+    }
+
+    /// Checks that `barrier` follows on this log, persists the history, and enters the segment
+    /// whose first record it will be. The history is written first: an entry without its BARRIER
+    /// is dropped on opening, a BARRIER without its entry would be an epoch nobody knows.
+    pub(crate) fn enter_epoch<'a>(
+        &'a self,
+        tail: MutexGuard<'a, Tail>,
+        barrier: &Barrier,
+        first: Lsn,
+    ) -> Result<(MutexGuard<'a, Tail>, Lsn), WalError> {
+        let fork = |what: String| Err(WalError::Fork { epoch: barrier.epoch, what });
+        let (last, end) = (self.last_epoch(), self.end_of_records());
+        if (barrier.previous, barrier.previous_end) != (last, end) {
+            return fork(format!(
+                "it says {} ended at {}, here {last} ends at {end}",
+                barrier.previous, barrier.previous_end
+            ));
+        }
+        if barrier.digest != tail.digest {
+            return fork(format!(
+                "its digest up to {end} is {:016x}, here it is {:016x}",
+                barrier.digest.0, tail.digest.0
+            ));
+        }
+        let start: EpochStart = barrier.start(first);
+        let mut history = self.history();
+        history.push(start)?;
+        self.update_control(|control| control.history = history.clone())?;
+        let base = self.size.base_of(first);
+        let tail = self.enter(tail, base, barrier.epoch)?;
+        let lineage = (history, barrier.voters.clone());
+        *self.lineage.lock().unwrap_or_else(PoisonError::into_inner) = lineage;
+        Ok((tail, *self.flushed.borrow()))
+    }
+
+    /// Puts a record at the end, under the lock.
+    pub(crate) fn put_next(
+        &self,
+        mut tail: MutexGuard<'_, Tail>,
+        header: &RecordHeader,
+        payload: &[u8],
+    ) -> Appended {
+        let segment = tail.segment.clone().expect("a segment was entered");
+        assert_eq!(tail.reserved, header.lsn, "the next record goes at the end");
+        put(&segment, header, payload);
+        tail.reserved = header.end();
+        tail.sealed = header.kind == RecordKind::Seal;
+        self.publish_in_order(&mut tail, header);
+        Appended { lsn: header.lsn, end: header.end() }
+    }
+
+    pub(crate) fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn check_open(&self, tail: &Tail) -> Result<(), WalError> {
+        if let Some(reason) = self.poisoned() {
+            return Err(WalError::Poisoned(reason));
+        }
+        if tail.stop { Err(WalError::Closed) } else { Ok(()) }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.tail().stop = true;
+        self.unsynced.notify_all();
+        self.moved.notify_all();
+        self.provision.stop();
+    }
+}
+
+/// Stores a record: the payload first, its header last.
+fn put(segment: &Segment, header: &RecordHeader, payload: &[u8]) {
+    segment.store(header.lsn.advance(RECORD_HEADER_LEN as u64), payload);
+    segment.store(header.lsn, &header.encode(segment.seed));
+}

@@ -1,0 +1,172 @@
+//! A segment: one file of the log, and how it is made ready.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::fs::{Advice, fadvise};
+use towline_protocol::frame::SegmentIdentity;
+use towline_protocol::lsn::Lsn;
+use towline_protocol::record::HeaderSeed;
+
+use crate::disk::Disk;
+use crate::error::{AtPath, WalError};
+use crate::header::{FORMAT_VERSION, HEADER_PAGE_LEN, SegmentHeader};
+use crate::map::{Mapping, share};
+
+/// The name of a segment that is not ready yet.
+const FRESH_NAME: &str = "segment.new";
+
+/// The file name of the segment at `base`.
+pub(crate) fn file_name(base: Lsn) -> String {
+    format!("{:020}.wal", base.get())
+}
+
+/// One segment of an open log.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    disk: Arc<dyn Disk>,
+    pub(crate) path: PathBuf,
+    pub(crate) header: SegmentHeader,
+    pub(crate) seed: HeaderSeed,
+    file: File,
+    /// Mapped while it is, or was a moment ago, written. Cold segments are read with pread, so
+    /// that a bad block is an error and not a signal.
+    mapping: Option<Arc<Mapping>>,
+}
+
+impl Segment {
+    /// Opens a segment's file.
+    pub(crate) fn open(disk: &Arc<dyn Disk>, path: &Path, mapped: bool) -> Result<Self, WalError> {
+        let file = OpenOptions::new().read(true).write(true).open(path).at("opening", path)?;
+        let header = read_header(&file, path)?;
+        let len = file.metadata().at("reading", path)?.len();
+        let size = header.size.bytes();
+        if len > size || (mapped && len != size) {
+            let what = format!("it has {len} bytes, its header says {size}");
+            return Err(WalError::Foreign { path: path.to_owned(), what });
+        }
+        let mapping = if mapped { Some(Arc::new(map(&file, path, size)?)) } else { None };
+        let (disk, path) = (Arc::clone(disk), path.to_owned());
+        Ok(Self { disk, path, header, seed: header.seed(), file, mapping })
+    }
+
+    /// Makes a segment ready: allocated, zeroed on the disk, resident, named, all of it durable.
+    pub(crate) fn prepare(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        header: SegmentHeader,
+    ) -> Result<Self, WalError> {
+        let fresh = dir.join(FRESH_NAME);
+        create(&**disk, &fresh, &header)?;
+        let path = dir.join(file_name(header.base));
+        disk.rename(&fresh, &path).at("renaming to", &path)?;
+        disk.sync_dir(dir).at("syncing", dir)?;
+        Self::open(disk, &path, true)
+    }
+
+    /// The same file under another header: a ready segment that another epoch takes.
+    pub(crate) fn with_header(&self, header: SegmentHeader) -> Result<Self, WalError> {
+        self.file.write_all_at(&header.encode(), 0).at("writing", &self.path)?;
+        self.sync()?;
+        let file = self.file.try_clone().at("opening", &self.path)?;
+        let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
+        let mapping = self.mapping.clone();
+        Ok(Self { disk, path, header, seed: header.seed(), file, mapping })
+    }
+
+    /// The same segment, read with pread from now on.
+    pub(crate) fn cold(&self) -> Result<Self, WalError> {
+        Self::open(&self.disk, &self.path, false)
+    }
+
+    pub(crate) const fn base(&self) -> Lsn {
+        self.header.base
+    }
+
+    pub(crate) const fn identity(&self) -> SegmentIdentity {
+        self.header.identity()
+    }
+
+    pub(crate) const fn is_mapped(&self) -> bool {
+        self.mapping.is_some()
+    }
+
+    fn offset(&self, lsn: Lsn) -> usize {
+        let offset = lsn.distance_from(self.header.base);
+        usize::try_from(offset).expect("a segment is smaller than the address space")
+    }
+
+    /// Stores bytes that the caller has reserved.
+    pub(crate) fn store(&self, at: Lsn, bytes: &[u8]) {
+        let mapping = self.mapping.as_ref().expect("only a mapped segment is written");
+        mapping.store(self.offset(at), bytes);
+    }
+
+    /// `len` published bytes at `at`; fewer if the file ends before.
+    pub(crate) fn read(&self, at: Lsn, len: usize) -> Result<Bytes, WalError> {
+        let offset = self.offset(at);
+        if let Some(mapping) = &self.mapping {
+            let size = usize::try_from(self.header.size.bytes()).unwrap_or(usize::MAX);
+            return Ok(share(mapping, offset..offset.saturating_add(len).min(size)));
+        }
+        let mut bytes = vec![0; len];
+        let mut filled = 0;
+        while filled < len {
+            let read = self.file.read_at(&mut bytes[filled..], (offset + filled) as u64);
+            match read.at("reading", &self.path)? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes.into())
+    }
+
+    /// Writes bytes that are in the file already into it again, so that the next sync takes them
+    /// to the disk even if the kernel believes it has done so.
+    pub(crate) fn rewrite(&self, at: Lsn, bytes: &[u8]) -> Result<(), WalError> {
+        let offset = at.distance_from(self.header.base);
+        self.file.write_all_at(bytes, offset).at("rewriting", &self.path)
+    }
+
+    /// fdatasync: everything stored so far is on the disk on return.
+    pub(crate) fn sync(&self) -> Result<(), WalError> {
+        self.disk.sync(&self.file).at("syncing", &self.path)
+    }
+}
+
+fn map(file: &File, path: &Path, size: u64) -> Result<Mapping, WalError> {
+    // As for the mapping's own advice: before the first page is read.
+    let _ = fadvise(file, 0, None, Advice::Random);
+    let len = usize::try_from(size).unwrap_or(usize::MAX);
+    Mapping::new(file, len).at("mapping", path)
+}
+
+/// Reads and checks a file's header page.
+pub(crate) fn read_header(file: &File, path: &Path) -> Result<SegmentHeader, WalError> {
+    let mut page = vec![0; HEADER_PAGE_LEN];
+    let corrupt = |what: String| WalError::Foreign { path: path.to_owned(), what };
+    file.read_exact_at(&mut page, 0).map_err(|error| corrupt(format!("no header: {error}")))?;
+    SegmentHeader::decode(&page).map_err(|error| match error {
+        Ok(version) => {
+            WalError::NewerVersion { path: path.to_owned(), version, known: FORMAT_VERSION }
+        }
+        Err(error) => corrupt(format!("its header is damaged: {error}")),
+    })
+}
+
+/// Makes a segment's file: its header, and zeros behind it.
+pub(crate) fn create(disk: &dyn Disk, path: &Path, header: &SegmentHeader) -> Result<(), WalError> {
+    let created = disk.create(path, &header.encode(), header.size.bytes());
+    created.map_err(|error| no_space(path, error))
+}
+
+fn no_space(path: &Path, error: std::io::Error) -> WalError {
+    if error.kind() == std::io::ErrorKind::StorageFull {
+        return WalError::NoSpace(format!("{}: {error}", path.display()));
+    }
+    WalError::Io { what: "preparing", path: path.to_owned(), source: error }
+}

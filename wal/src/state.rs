@@ -1,0 +1,109 @@
+//! What an open log says of itself, and its control file.
+
+use std::sync::PoisonError;
+
+use tokio::sync::watch;
+use towline_protocol::epoch::{Epoch, History};
+use towline_protocol::lsn::Lsn;
+use towline_protocol::record::Digest;
+use towline_protocol::voters::Voters;
+
+use crate::control::{self, Control};
+use crate::error::WalError;
+use crate::log::Log;
+
+impl Log {
+    /// Why the log is poisoned, if it is.
+    #[must_use]
+    pub fn poisoned(&self) -> Option<String> {
+        self.poison.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the control file says.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the control file. Both copies are durable on return.
+    ///
+    /// # Errors
+    /// What the operating system says; the change does not count then.
+    pub fn update_control(&self, change: impl FnOnce(&mut Control)) -> Result<(), WalError> {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = control.clone();
+        change(&mut changed);
+        assert!(changed.fence >= control.fence, "a fence never falls");
+        control::write(&*self.disk, &self.dir, &mut changed)?;
+        *control = changed;
+        Ok(())
+    }
+
+    /// Everything below is in the log.
+    #[must_use]
+    pub fn appended(&self) -> Lsn {
+        *self.appended.borrow()
+    }
+
+    /// Everything below is on this disk.
+    #[must_use]
+    pub fn flushed(&self) -> Lsn {
+        *self.flushed.borrow()
+    }
+
+    /// [`Log::appended`] as it grows.
+    #[must_use]
+    pub fn watch_appended(&self) -> watch::Receiver<Lsn> {
+        self.appended.subscribe()
+    }
+
+    /// [`Log::flushed`] as it grows.
+    #[must_use]
+    pub fn watch_flushed(&self) -> watch::Receiver<Lsn> {
+        self.flushed.subscribe()
+    }
+
+    /// The digest of everything appended.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.tail().digest
+    }
+
+    /// The epochs of what is in the log.
+    #[must_use]
+    pub fn history(&self) -> History {
+        self.lineage.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// The epoch of the newest record.
+    #[must_use]
+    pub fn last_epoch(&self) -> Epoch {
+        self.lineage.lock().unwrap_or_else(PoisonError::into_inner).0.last_epoch()
+    }
+
+    /// The newest voter set in the log, or the founding one.
+    #[must_use]
+    pub fn voters(&self) -> Voters {
+        self.lineage.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    /// About how many bytes are stored between two positions: their distance without the Lsns
+    /// that were skipped where an epoch ended early.
+    #[must_use]
+    pub fn stored_bytes_between(&self, from: Lsn, to: Lsn) -> u64 {
+        let history = self.history();
+        let skipped = history
+            .starts()
+            .iter()
+            .map(|start| start.first.min(to).distance_from(start.previous_end.max(from)));
+        to.distance_from(from).saturating_sub(skipped.sum())
+    }
+
+    /// Notes in the control file how far the log is durable.
+    pub(crate) fn note_durable(&self, flushed: Lsn) -> Result<(), WalError> {
+        if self.control.lock().unwrap_or_else(PoisonError::into_inner).durable >= flushed {
+            return Ok(());
+        }
+        self.update_control(|control| control.durable = control.durable.max(flushed))
+    }
+}

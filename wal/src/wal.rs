@@ -1,0 +1,121 @@
+//! The handle of an open log: opening, closing, and the threads in between.
+
+use std::fs::File;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use towline_protocol::lsn::Lsn;
+
+use crate::cursor::{Cursor, Level};
+use crate::disk::{Disk, FileDisk};
+use crate::error::{AtPath, WalError};
+use crate::log::Log;
+use crate::recovery::Report;
+
+/// How to open a log.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// An Lsn the caller knows to be durable here; a shorter log is a loss and not a torn tail.
+    pub expect_durable: Lsn,
+    /// Where salvage bundles go; `salvage` in the log's folder if `None`.
+    pub salvage_dir: Option<PathBuf>,
+    /// Who answers the log's rare calls.
+    pub disk: Arc<dyn Disk>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { expect_durable: Lsn::ZERO, salvage_dir: None, disk: Arc::new(FileDisk) }
+    }
+}
+
+/// The handle that owns an open log: it runs the log's threads and holds the lock on its folder.
+///
+/// Everything a log does is on [`Log`], which this derefs to. Dropping the handle stops the threads
+/// and lets go of the folder, without the flush and the note a [`Wal::shutdown`] leaves.
+#[derive(Debug)]
+pub struct Wal {
+    log: Arc<Log>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The lock on the folder; `None` once closed.
+    lock: Mutex<Option<File>>,
+}
+
+impl Deref for Wal {
+    type Target = Log;
+
+    fn deref(&self) -> &Log {
+        &self.log
+    }
+}
+
+impl Wal {
+    /// Opens the log of a folder: takes its lock, recovers, and starts its threads.
+    ///
+    /// # Errors
+    /// [`WalError`]; unless it is a torn tail being cut, nothing in the folder was changed.
+    pub fn open(dir: &Path, options: Options) -> Result<(Arc<Self>, Report), WalError> {
+        let started = Instant::now();
+        let (recovered, lock, mut report) = crate::recovery::recover(dir, &options)?;
+        let log = Arc::new(Log::new(dir, options.disk, recovered));
+        let wal = Self { log, threads: Mutex::default(), lock: Mutex::new(Some(lock)) };
+        wal.spawn("wal-sync", crate::sync::run)?;
+        wal.spawn("wal-provision", crate::provision::run)?;
+        report.took = started.elapsed();
+        Ok((Arc::new(wal), report))
+    }
+
+    fn spawn(&self, name: &str, run: fn(&Log)) -> Result<(), WalError> {
+        let log = Arc::clone(&self.log);
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&log));
+        let thread = thread.at("starting a thread for", &self.log.dir)?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
+    }
+
+    /// A cursor that hands out what lies behind `from`, up to the watermark of `level`.
+    ///
+    /// # Errors
+    /// [`WalError::NoBoundary`] if the log holds no such position.
+    pub fn cursor(&self, from: Lsn, level: Level) -> Result<Cursor, WalError> {
+        Cursor::new(Arc::clone(&self.log), from, level)
+    }
+
+    /// Closes the log: flushes it, notes how far it is durable, stops its threads, and lets go of
+    /// the folder. Handles that are still around only read from then on.
+    ///
+    /// # Errors
+    /// The log was not closed cleanly; nothing that was flushed is at risk.
+    pub fn shutdown(&self) -> Result<(), WalError> {
+        if self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            return Ok(());
+        }
+        let flushed = self.flush();
+        self.stop_threads();
+        let noted = match &flushed {
+            Ok(flushed) => self.note_durable(*flushed),
+            Err(_) => Ok(()),
+        };
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        flushed.and(noted)
+    }
+
+    fn stop_threads(&self) {
+        self.log.stop();
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A panic in one of the log's threads has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Wal {
+    fn drop(&mut self) {
+        self.stop_threads();
+    }
+}

@@ -1,0 +1,135 @@
+//! The promotion, and the fence: the slow steps of the rules, in their order.
+//!
+//! [`Shared::obey`] is the one place where a node makes a promise; [`Shared::append_barrier`] the
+//! one place where an epoch begins; [`Shared::open`] the one place where clients are let in.
+
+use std::sync::{Arc, PoisonError};
+
+use towline_protocol::barrier::Barrier;
+use towline_protocol::epoch::Epoch;
+use towline_protocol::lsn::Lsn;
+use towline_protocol::machine::RoleView;
+use towline_protocol::voters::Voters;
+use towline_wal::{Appended, Role, Wal, WalError};
+
+use crate::hook::PromotionContext;
+use crate::shared::Shared;
+
+impl Shared {
+    /// Obeys `epoch`: stop appending, flush, persist the fence. The caller has stopped the
+    /// receiving. Blocks.
+    pub(crate) fn obey(&self, epoch: Epoch) -> Result<(), WalError> {
+        tracing::info!(node = %self.identity.node, %epoch, "obeys a new epoch");
+        self.close_gate();
+        let wal = self.wal();
+        let end = wal.flush()?;
+        self.update_control(|control| control.fence = control.fence.max(epoch))?;
+        let end = if wal.history().starts().is_empty() { Lsn::ZERO } else { end };
+        self.tell(|machine, now_ms| machine.handle_obeyed(epoch, end, now_ms));
+        Ok(())
+    }
+
+    /// No append is under way, and none begins, once this returns.
+    pub(crate) fn close_gate(&self) {
+        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.tell(|_, _| ());
+    }
+
+    /// Calls the hook's `pre_promote`, which may take until its deadline, and tells the rules.
+    pub(crate) async fn prepare(self: Arc<Self>, old: Epoch, new: Epoch, final_lsn: Lsn) {
+        let context = self.context(old, new, final_lsn);
+        let hook = Arc::clone(&self.hook);
+        let called = tokio::task::spawn_blocking(move || hook.pre_promote(&context));
+        let verdict = match tokio::time::timeout(self.config.hook_deadline, called).await {
+            Err(_) => Err(format!("it took longer than {:?}", self.config.hook_deadline)),
+            Ok(Err(panicked)) => Err(format!("it failed: {panicked}")),
+            Ok(Ok(Err(veto))) => Err(veto.to_string()),
+            Ok(Ok(Ok(()))) => Ok(()),
+        };
+        self.tell(|machine, now_ms| machine.handle_prepared(new, verdict, now_ms));
+    }
+
+    /// Begins `epoch` in the log. Blocks.
+    pub(crate) fn append_barrier(&self, epoch: Epoch, voters: Voters) -> Result<(), WalError> {
+        if !self.is_candidate(epoch) {
+            return Ok(()); // It took too long, or a higher epoch is obeyed meanwhile.
+        }
+        let wal = self.wal();
+        self.update_control(|control| control.role = Role::Primary)?;
+        let previous = wal.last_epoch();
+        let barrier = Barrier {
+            epoch,
+            previous,
+            previous_end: if previous == Epoch::NONE { Lsn::ZERO } else { wal.appended() },
+            digest: wal.digest(),
+            voters,
+            lease_ms: 0,
+            accepted_loss: false,
+        };
+        let Some(appended) = self.begin_epoch(&wal, &barrier)? else { return Ok(()) };
+        let (history, voters) = (wal.history(), wal.voters());
+        tracing::info!(node = %self.identity.node, %epoch, lsn = %appended.lsn, "leads");
+        self.tell(|machine, now_ms| {
+            machine.handle_history(history, voters);
+            machine.handle_barrier(epoch, appended.end, now_ms);
+        });
+        Ok(())
+    }
+
+    /// Appends the BARRIER; waits for room as long as this node is still the candidate. A full
+    /// disk ends a candidacy by its deadline, never the node.
+    fn begin_epoch(&self, wal: &Wal, barrier: &Barrier) -> Result<Option<Appended>, WalError> {
+        loop {
+            match wal.begin_epoch(barrier) {
+                Ok(appended) => return Ok(Some(appended)),
+                Err(WalError::NoSpace(why)) => {
+                    tracing::warn!(node = %self.identity.node, "waiting to lead: {why}");
+                }
+                Err(error) => return Err(error),
+            }
+            if !self.is_candidate(barrier.epoch) {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn is_candidate(&self, epoch: Epoch) -> bool {
+        self.look(|machine| machine.fence() == epoch && machine.role() == RoleView::Candidate)
+    }
+
+    /// The BARRIER of `epoch` is committed and applied: let clients in.
+    pub(crate) fn open(self: &Arc<Self>, epoch: Epoch) {
+        // Under the lock of the rules: once they say that this node leads no longer, it stays shut.
+        let opened = self.tell(|machine, _| {
+            let leads = machine.role() == RoleView::Primary { open: true };
+            let opens = leads && machine.fence() == epoch;
+            if opens {
+                *self.gate.write().unwrap_or_else(PoisonError::into_inner) = Some(epoch);
+            }
+            opens
+        });
+        if !opened {
+            return;
+        }
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        tracing::info!(node = %self.identity.node, %epoch, "open for clients");
+        let history = self.wal().history();
+        let Some(start) = history.start_of(epoch).copied() else { return };
+        let context = self.context(start.previous, epoch, start.previous_end);
+        let hook = Arc::clone(&self.hook);
+        tokio::task::spawn_blocking(move || hook.post_promote(&context));
+    }
+
+    pub(crate) fn context(&self, old: Epoch, new: Epoch, final_lsn: Lsn) -> PromotionContext {
+        PromotionContext {
+            log: self.identity.log,
+            node: self.identity.node,
+            old_epoch: old,
+            new_epoch: new,
+            final_lsn,
+            planned: false,
+            possible_loss: false,
+            deadline: self.config.hook_deadline,
+        }
+    }
+}

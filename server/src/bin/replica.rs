@@ -1,0 +1,12 @@
+//! Starts a node that is expected to be a replica; its disk decides.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use towline_server::cli;
+use towline_server::run::InitialRole;
+
+fn main() -> ExitCode {
+    cli::node_main(InitialRole::Replica)
+}

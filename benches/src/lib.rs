@@ -1,0 +1,3 @@
+//! What Towline costs, measured: `cargo bench -p towline-benches`.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,54 @@
+//! What a developer of Towline types.
+//!
+//! ```text
+//! cargo xtask ci                     everything CI runs  [--only STEP]
+//! cargo xtask tidy                   the rules of the house, checked
+//! cargo xtask demo-loop --runs N     towline demo, N times  [--keep-going] [--profile NAME]
+//! cargo xtask bench-redis [--quick]  Towline and redis-server, side by side
+//! cargo xtask strace-test            no OK before two disks   [--profile NAME]
+//! cargo xtask client-test            redis-cli, redis-benchmark and redis-py   [--profile NAME]
+//! ```
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod bench_redis;
+mod ci;
+mod client_test;
+mod cluster;
+mod demo_loop;
+mod process;
+mod resp;
+mod strace_test;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
+
+use arguments::Arguments;
+
+const USAGE: &str = "usage: cargo xtask ci [--only STEP] | tidy | \
+    demo-loop [--runs N] [--keep-going] | bench-redis [--quick] | strace-test | client-test";
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::new(std::env::args().skip(1));
+    let verb = arguments.verb();
+    let done = match verb.as_deref() {
+        Some("ci") => ci::run(arguments),
+        Some("tidy") => tidy::run(arguments),
+        Some("demo-loop") => demo_loop::run(arguments),
+        Some("bench-redis") => bench_redis::run(arguments),
+        Some("strace-test") => strace_test::run(arguments),
+        Some("client-test") => client_test::run(arguments),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}: {error:#}", verb.unwrap_or_default());
+            ExitCode::FAILURE
+        }
+    }
+}

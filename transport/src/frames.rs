@@ -5,10 +5,8 @@ use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 
 use crate::error::Closed;
 
-/// The longest frame of a control stream, in bytes.
-pub const CONTROL_FRAME_MAX: usize = 1 << 20;
-/// The longest frame of records, in bytes: one record of the greatest size and what goes with it.
-pub const RECORDS_FRAME_MAX: usize = (16 << 20) + (64 << 10);
+pub use towline_protocol::frame::{CONTROL_FRAME_MAX, RECORDS_FRAME_MAX};
+
 /// What a receiver sets aside for a frame before its bytes arrive, in bytes. Past it, the buffer
 /// grows with what arrived, so a length that lies costs a peer as much as it costs this node.
 pub const RECEIVE_STEP: usize = 256 << 10;

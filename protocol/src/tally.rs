@@ -52,8 +52,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts for the primary `me`, in this life of its disk, whose BARRIER ends at `barrier_end` and must be committed by
-    /// each of `sets`.
+    /// Counts for the primary `me`, in this life of its disk. Its BARRIER ends at `barrier_end` and
+    /// must be committed by each of `sets`.
     #[must_use]
     pub const fn new(me: (NodeId, Incarnation), sets: VoterSets, barrier_end: Lsn) -> Self {
         Self { me, sets, barrier_end, progress: BTreeMap::new() }

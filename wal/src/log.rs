@@ -20,7 +20,7 @@ use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{
     Digest, RECORD_HEADER_LEN, RECORD_PAYLOAD_MAX, RecordHeader, RecordKind, stored_len,
 };
-use towline_protocol::voters::Voters;
+use towline_protocol::terms::Terms;
 
 use crate::control::Control;
 use crate::disk::Disk;
@@ -66,8 +66,8 @@ pub struct Log {
     /// Woken when a sync has ended.
     pub(crate) synced: Condvar,
     pub(crate) segments: RwLock<BTreeMap<Lsn, Arc<Segment>>>,
-    /// The epoch history and voters of what is in the log.
-    pub(crate) lineage: Mutex<(History, Voters)>,
+    /// The epoch history and the terms of what is in the log.
+    pub(crate) lineage: Mutex<(History, Terms)>,
     pub(crate) poison: Mutex<Option<String>>,
     pub(crate) provision: Ready,
 }
@@ -121,7 +121,7 @@ pub(crate) struct Recovered {
     pub(crate) sealed: bool,
     pub(crate) digest: Digest,
     pub(crate) history: History,
-    pub(crate) voters: Voters,
+    pub(crate) terms: Terms,
     pub(crate) ready: Option<Arc<Segment>>,
 }
 
@@ -153,7 +153,7 @@ impl Log {
             syncing: Mutex::new(false),
             synced: Condvar::new(),
             segments: RwLock::new(recovered.segments),
-            lineage: Mutex::new((recovered.history, recovered.voters)),
+            lineage: Mutex::new((recovered.history, recovered.terms)),
             poison: Mutex::new(None),
             provision: Ready::new(ready),
         }
@@ -395,7 +395,7 @@ impl Log {
         self.update_control(|control| control.history = history.clone())?;
         let base = self.size.base_of(first);
         let tail = self.enter(tail, base, barrier.epoch)?;
-        let lineage = (history, barrier.voters.clone());
+        let lineage = (history, barrier.terms.clone());
         *self.lineage.lock().unwrap_or_else(PoisonError::into_inner) = lineage;
         Ok((tail, *self.flushed.borrow()))
     }

@@ -11,7 +11,7 @@ use towline_protocol::barrier::Barrier;
 use towline_protocol::epoch::History;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{Digest, RECORD_HEADER_LEN, RecordHeader, RecordKind};
-use towline_protocol::voters::Voters;
+use towline_protocol::terms::Terms;
 
 use crate::control::{self, Control};
 use crate::cut;
@@ -204,7 +204,7 @@ fn open_segments(
             history.push(barrier.start(*first))?;
         }
     }
-    let voters = voters_of(files, &history, &control)?;
+    let terms = terms_of(files, &history, &control)?;
     let tail = segments.last_key_value().map(|(_, segment)| Arc::clone(segment));
     Ok(Recovered {
         control,
@@ -214,7 +214,7 @@ fn open_segments(
         sealed: scan.sealed,
         digest: scan.digest,
         history,
-        voters,
+        terms,
         ready,
     })
 }
@@ -238,14 +238,14 @@ fn make_durable(
     segment.sync()
 }
 
-/// The newest voter set: the newest epoch's BARRIER holds it.
-fn voters_of(
+/// The terms of the log: the newest epoch's BARRIER says them.
+fn terms_of(
     files: &[SegmentFile],
     history: &History,
     control: &Control,
-) -> Result<Voters, WalError> {
+) -> Result<Terms, WalError> {
     let Some(newest) = history.starts().last() else {
-        return Ok(control.founding_voters.clone());
+        return Ok(Terms::founding(control.founding_voters.clone()));
     };
     let holds = |file: &&SegmentFile| SegmentSize::first_record(file.base()) == newest.first;
     let missing = || WalError::NoBoundary(newest.first);
@@ -259,7 +259,7 @@ fn voters_of(
         evidence: control.durable,
         what: error.to_string(),
     })?;
-    Ok(barrier.voters)
+    Ok(barrier.terms)
 }
 
 #[cfg(test)]

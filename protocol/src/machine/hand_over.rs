@@ -75,7 +75,7 @@ impl Machine {
     }
 
     /// Changes the log's terms: ends the epoch and opens the next on `change`. How it ends is an
-    /// [`Action::HandedOver`].
+    /// [`Action::Ended`], or an [`Action::HandedOver`] if it ends before it begins.
     ///
     /// # Errors
     /// [`Failure`] if it can not even begin: this node must lead and go on voting, and the new
@@ -205,10 +205,11 @@ impl Machine {
 
     /// How a hand-over ended, told when the primary steps down for `successor`.
     pub(super) fn end_hand_over(&mut self, hand_over: &HandOver, successor: Option<NodeId>) {
-        let ended = match (successor, &hand_over.phase) {
-            (Some(node), Phase::Called(called)) if node == *called => Ok(self.fence),
-            (Some(node), _) if node == self.identity.node => Ok(self.fence),
-            (None, _) => Err(Failure::NoSuccessor),
+        let ended = match (successor, &hand_over.phase, self.heard) {
+            // To itself: its candidacy has an end of its own.
+            (Some(node), ..) if node == self.identity.node => return,
+            (Some(node), Phase::Called(called), Some(heard)) if node == *called => Ok(heard.epoch),
+            (None, ..) => Err(Failure::NoSuccessor),
             _ => Err(Failure::Outrun(self.highest)),
         };
         self.actions.push_back(Action::HandedOver(ended));

@@ -363,8 +363,8 @@ impl Machine {
             known_primary.epoch > epoch && known_primary.age_ms < self.timing.candidate_ms
         });
         if let Some(known_primary) = newer {
-            self.step_down();
             self.hear(known_primary.node, known_primary.epoch);
+            self.step_down();
         }
     }
 }

@@ -14,6 +14,7 @@ use towline_protocol::epoch::Epoch;
 use towline_protocol::id::{ClusterId, Incarnation, LogId};
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::RecordKind;
+use towline_protocol::terms::Terms;
 use towline_protocol::voters::{Voter, Voters};
 use towline_wal::{Founding, Level, Options, Role, Wal, found};
 
@@ -44,8 +45,7 @@ fn begin(wal: &Wal, number: u64, voters: &Voters) {
         previous: wal.last_epoch(),
         previous_end: wal.appended(),
         digest: wal.digest(),
-        voters: voters.clone(),
-        lease_ms: 0,
+        terms: Terms::founding(voters.clone()),
         accepted_loss: false,
     };
     wal.begin_epoch(&barrier).expect("an epoch");

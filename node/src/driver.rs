@@ -92,9 +92,9 @@ async fn act(shared: &Arc<Shared>, action: Action, receiving: Receiving) -> Rece
             tracing::info!(node = %shared.identity.node, from = %node, %epoch, "fetches the log");
             return Receiving::fetch(shared, node, epoch);
         }
-        Action::AppendBarrier(epoch, voters) => {
+        Action::AppendBarrier { epoch, terms, accepted_loss } => {
             receiving.stop().await;
-            let append = move |shared: &Shared| shared.append_barrier(epoch, voters);
+            let append = move |shared: &Shared| shared.append_barrier(epoch, terms, accepted_loss);
             blocking(shared, "appending a BARRIER", append).await;
             return Receiving::follow(shared);
         }
@@ -110,6 +110,16 @@ async fn act(shared: &Arc<Shared>, action: Action, receiving: Receiving) -> Rece
         }
         Action::Prepare { old, new, final_lsn } => {
             tokio::spawn(Arc::clone(shared).prepare(old, new, final_lsn));
+        }
+        Action::Quiesce(epoch) => shared.quiesce(epoch),
+        Action::AppendEnd(epoch) => {
+            let append = move |shared: &Shared| shared.append_end(epoch);
+            blocking(shared, "appending an END", append).await;
+        }
+        Action::HandedOver(ended) => hand_over_ended(shared, ended),
+        Action::Renew => {
+            let renew = |shared: &Shared| shared.update_control(|control| control.renew());
+            blocking(shared, "taking a new incarnation", renew).await;
         }
         Action::Send(node, frame) => send(shared, node, frame),
         Action::Ended(ended) => {
@@ -167,6 +177,18 @@ fn send(shared: &Arc<Shared>, node: NodeId, frame: Frame) {
             }),
         }
     });
+}
+
+fn hand_over_ended(shared: &Shared, ended: Result<Epoch, Failure>) {
+    match &ended {
+        Ok(epoch) => tracing::info!(node = %shared.identity.node, %epoch, "handed over"),
+        Err(failure) => tracing::warn!(node = %shared.identity.node, "not handed over: {failure}"),
+    }
+    let waiting = shared.hand_over.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(waiting) = waiting {
+        // Who asked may have hung up.
+        let _ = waiting.send(ended.map_err(Into::into));
+    }
 }
 
 fn end(shared: &Shared, ended: Result<Epoch, Failure>) {

@@ -16,7 +16,7 @@ use towline_protocol::record::Digest;
 
 use crate::calls::Dialled;
 use crate::inbound::digest_at;
-use crate::shared::Shared;
+use crate::shared::{Gate, Shared};
 
 /// The pause between two dials, while a primary is expected any moment.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -45,7 +45,7 @@ pub(crate) async fn follow(shared: Arc<Shared>, mut stop: watch::Receiver<bool>)
     loop {
         let following = shared.look(|machine| matches!(machine.role(), RoleView::Replica { .. }));
         // A deposed primary follows only once nothing of its own can be appended any more.
-        let shut = shared.gate.read().unwrap_or_else(PoisonError::into_inner).is_none();
+        let shut = *shared.gate.read().unwrap_or_else(PoisonError::into_inner) == Gate::Shut;
         let target = if following && shut { search.target(&shared) } else { None };
         let pause = match target {
             None => PAUSE,
@@ -176,12 +176,16 @@ async fn try_follow(shared: &Arc<Shared>, node: NodeId, purpose: Purpose) -> Res
         machine.hello(purpose)
     });
     let dialled = shared.dial(node, hello).await.map_err(|error| error.to_string())?;
-    let decision = shared
-        .tell(|machine, _| machine.handle_welcome(dialled.epoch, purpose, dialled.answer.clone()));
+    let decision = shared.tell(|machine, _| {
+        machine.handle_welcome(node, dialled.epoch, purpose, dialled.answer.clone())
+    });
     match decision {
         Decision::Redial(to) => Ok(Ended::Redial(to)),
         Decision::Refused(Refusal::Busy | Refusal::Stale, reason) => Ok(Ended::Broken(reason)),
         Decision::Refused(_, reason) | Decision::Quarantined(reason) => Ok(Ended::Refused(reason)),
+        Decision::Snapshot { oldest } => Ok(Ended::Refused(format!(
+            "{node} holds its log from {oldest} on, and this one ends before: found this node anew"
+        ))),
         Decision::Cut { epoch, to, digest } => {
             if !same_log(shared, node, to, digest).await? {
                 return Ok(Ended::Refused(format!("{node} holds another log")));
@@ -297,8 +301,8 @@ async fn finish_fetch(shared: &Arc<Shared>) -> Result<Ended, String> {
 fn learn_history(shared: &Shared) {
     let wal = shared.wal();
     if wal.last_epoch() != shared.look(|machine| machine.last_epoch()) {
-        let (history, voters) = (wal.history(), wal.voters());
-        shared.tell(|machine, _| machine.handle_history(history, voters));
+        let (history, terms) = (wal.history(), wal.terms());
+        shared.tell(|machine, _| machine.handle_history(history, terms));
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use towline_protocol::epoch::Epoch;
-use towline_protocol::frame::{Body, Frame, Hello, Purpose, Welcome};
+use towline_protocol::frame::{Body, Fence, Frame, Hello, Purpose, Welcome};
 use towline_protocol::id::NodeId;
 use towline_protocol::lsn::Lsn;
 use towline_protocol::record::Digest;
@@ -94,7 +94,7 @@ async fn serve_peer(
             tracing::info!(node = %shared.identity.node, %peer, %to, "told to cut its tail");
             Ok(())
         }
-        Welcome::Redirect(_) => {
+        Welcome::Redirect(_) | Welcome::Snapshot { .. } => {
             let _ = receive(&mut { receiver }).await;
             Ok(())
         }
@@ -139,7 +139,12 @@ async fn answer_questions(
     while let Ok(question) = receive(&mut receiver).await {
         let answer = match question.body {
             Body::Ask => shared.tell(|machine, now_ms| machine.handle_ask(now_ms)),
-            Body::Fence => obey(shared, peer, question.epoch).await?,
+            Body::Fence(fence) => obey(shared, peer, question.epoch, fence).await?,
+            Body::HandOver => shared.tell(|machine, now_ms| {
+                // Whether it begins shows in what follows: the caller repeats itself until it does.
+                let _begun = machine.handle_hand_over(peer, question.epoch, now_ms);
+                machine.handle_ask(now_ms)
+            }),
             _ => return Err("it sent a frame out of place".to_owned()),
         };
         let sent = sender.send(&[answer.encode()]).await;
@@ -149,10 +154,16 @@ async fn answer_questions(
 }
 
 /// FENCED is answered only once the fence is on disk, by the driver, through `fencing`.
-async fn obey(shared: &Arc<Shared>, candidate: NodeId, epoch: Epoch) -> Result<Frame, String> {
+async fn obey(
+    shared: &Arc<Shared>,
+    candidate: NodeId,
+    epoch: Epoch,
+    fence: Fence,
+) -> Result<Frame, String> {
     let (answer, answered) = oneshot::channel();
     shared.fencing.lock().unwrap_or_else(PoisonError::into_inner).insert(candidate, answer);
-    let at_hand = shared.tell(|machine, now_ms| machine.handle_fence(candidate, epoch, now_ms));
+    let at_hand =
+        shared.tell(|machine, now_ms| machine.handle_fence(candidate, epoch, fence, now_ms));
     if let Some(frame) = at_hand {
         return Ok(frame);
     }

@@ -33,5 +33,6 @@ pub use engine::{Engine, EngineError};
 pub use error::{NodeError, PromotionError, ProposeError, WaitError};
 pub use hook::{NoHook, PromotionContext, PromotionHook, Veto};
 pub use node::{Failover, Node, Promoted};
-pub use view::{Leadership, NodeState, ReplicaStatus, Status, Token, Verdict, Watermarks};
+pub use towline_protocol::machine::Verdict;
+pub use view::{Leadership, NodeState, ReplicaStatus, Status, Token, Watermarks};
 pub use write_path::Proposed;

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use towline_protocol::epoch::Epoch;
 use towline_protocol::id::{LogId, NodeId};
 use towline_protocol::lsn::Lsn;
-use towline_protocol::machine::{Identity, Machine, RoleView, Stored};
+use towline_protocol::machine::{self, Identity, Machine, RoleView, Stored, Verdict};
 use towline_transport::{Credentials, Endpoint, TransportConfig};
 use towline_wal::{Control, Role, Wal};
 
@@ -21,7 +21,7 @@ use crate::error::{NodeError, PromotionError};
 use crate::hook::PromotionHook;
 use crate::opening::{Opening, log_dir};
 use crate::shared::{Parts, Shared};
-use crate::view::{Leadership, ReplicaStatus, Status, Token, Verdict, Watermarks};
+use crate::view::{Leadership, ReplicaStatus, Status, Token, Watermarks};
 use crate::{driver, inbound};
 
 /// A running node. Clones are handles of the same one.
@@ -78,7 +78,8 @@ impl Node {
         let stored = Stored {
             fence: control.fence,
             history: wal.history(),
-            voters: wal.voters(),
+            terms: wal.terms(),
+            oldest: Lsn::ZERO,
             end: wal.flushed(),
             committed: control.committed.max(engine.applied()),
             applied: engine.applied(),
@@ -170,16 +171,7 @@ impl Node {
         if token.log != self.shared.identity.log {
             return Verdict::Unknown;
         }
-        let wal = self.shared.wal();
-        let committed = self.shared.acknowledged.borrow().committed;
-        match wal.history().end_of(token.epoch, wal.appended()) {
-            Some(end) if token.end <= end && token.end <= committed => Verdict::Committed,
-            // Cut is only what a later, committed epoch does not hold.
-            Some(end) if token.end > end && committed > end => Verdict::Lost,
-            Some(_) => Verdict::Pending,
-            None if wal.last_epoch() > token.epoch && committed > token.end => Verdict::Lost,
-            None => Verdict::Unknown,
-        }
+        self.shared.tell(|machine, _| machine.verdict(token.epoch, token.end))
     }
 
     /// Makes this node the primary. Returns once it is open for clients.
@@ -206,7 +198,8 @@ impl Node {
             return Err(PromotionError::Refused("a promotion is under way".to_owned()));
         }
         *waiting() = Some(ended);
-        let begun = self.shared.tell(|machine, now_ms| machine.promote(how.force, now_ms));
+        let rules = machine::Failover { force: how.force, accept_loss: false };
+        let begun = self.shared.tell(|machine, now_ms| machine.promote(rules, now_ms));
         if let Err(failure) = begun {
             waiting().take();
             return Err(failure.into());
@@ -224,6 +217,39 @@ impl Node {
         let history = self.shared.wal().history();
         let final_lsn = history.start_of(epoch).map_or(Lsn::ZERO, |start| start.previous_end);
         Ok(Promoted { epoch, final_lsn })
+    }
+
+    /// Hands over to `to`, or to whichever voter has caught up: executes nothing new, commits and
+    /// answers what was executed, ends the epoch, and lets the other take the next. Returns that
+    /// epoch. If nobody takes over in time, this node goes on in a new epoch of its own.
+    ///
+    /// # Errors
+    /// [`PromotionError`].
+    pub async fn hand_over(
+        &self,
+        to: Option<NodeId>,
+        timeout: Duration,
+    ) -> Result<Epoch, PromotionError> {
+        let (ended, wait) = oneshot::channel();
+        let waiting = || self.shared.hand_over.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting().is_some() {
+            return Err(PromotionError::Refused("a hand-over is under way".to_owned()));
+        }
+        *waiting() = Some(ended);
+        let begun = self.shared.tell(|machine, now_ms| machine.hand_over(to, now_ms));
+        if let Err(failure) = begun {
+            waiting().take();
+            return Err(failure.into());
+        }
+        match tokio::time::timeout(timeout, wait).await {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(_)) => Err(PromotionError::Timeout("the node stops".to_owned())),
+            Err(_) => {
+                waiting().take();
+                let reason = format!("{timeout:?} are over; `towline list` shows what happens");
+                Err(PromotionError::Timeout(reason))
+            }
+        }
     }
 
     /// Everything the node shows of itself.

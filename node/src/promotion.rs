@@ -9,11 +9,12 @@ use towline_protocol::barrier::Barrier;
 use towline_protocol::epoch::Epoch;
 use towline_protocol::lsn::Lsn;
 use towline_protocol::machine::RoleView;
-use towline_protocol::voters::Voters;
+use towline_protocol::record::RecordKind;
+use towline_protocol::terms::Terms;
 use towline_wal::{Appended, Role, Wal, WalError};
 
 use crate::hook::PromotionContext;
-use crate::shared::Shared;
+use crate::shared::{Gate, Shared};
 
 impl Shared {
     /// Obeys `epoch`: stop appending, flush, persist the fence. The caller has stopped the
@@ -31,8 +32,33 @@ impl Shared {
 
     /// No append is under way, and none begins, once this returns.
     pub(crate) fn close_gate(&self) {
-        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = Gate::Shut;
         self.tell(|_, _| ());
+    }
+
+    /// No append of `epoch` is under way, and none begins, once the rules are told; what was
+    /// appended is still committed and answered.
+    pub(crate) fn quiesce(&self, epoch: Epoch) {
+        {
+            let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+            if *gate != Gate::Open(epoch) {
+                return; // Demoted meanwhile.
+            }
+            *gate = Gate::Quiesced(epoch);
+        }
+        self.tell(|machine, now_ms| machine.handle_quiesced(epoch, now_ms));
+    }
+
+    /// Ends `epoch` in the log, behind everything else of it. Blocks.
+    pub(crate) fn append_end(&self, epoch: Epoch) -> Result<(), WalError> {
+        let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        if *gate != Gate::Quiesced(epoch) {
+            return Ok(()); // Demoted meanwhile.
+        }
+        let appended = self.wal().append(RecordKind::End, 0, &[])?;
+        drop(gate);
+        self.tell(|machine, now_ms| machine.handle_end(epoch, appended.end, now_ms));
+        Ok(())
     }
 
     /// Calls the hook's `pre_promote`, which may take until its deadline, and tells the rules.
@@ -50,7 +76,12 @@ impl Shared {
     }
 
     /// Begins `epoch` in the log. Blocks.
-    pub(crate) fn append_barrier(&self, epoch: Epoch, voters: Voters) -> Result<(), WalError> {
+    pub(crate) fn append_barrier(
+        &self,
+        epoch: Epoch,
+        terms: Terms,
+        accepted_loss: bool,
+    ) -> Result<(), WalError> {
         if !self.is_candidate(epoch) {
             return Ok(()); // It took too long, or a higher epoch is obeyed meanwhile.
         }
@@ -62,15 +93,14 @@ impl Shared {
             previous,
             previous_end: if previous == Epoch::NONE { Lsn::ZERO } else { wal.appended() },
             digest: wal.digest(),
-            voters,
-            lease_ms: 0,
-            accepted_loss: false,
+            terms,
+            accepted_loss,
         };
         let Some(appended) = self.begin_epoch(&wal, &barrier)? else { return Ok(()) };
-        let (history, voters) = (wal.history(), wal.voters());
+        let (history, terms) = (wal.history(), wal.terms());
         tracing::info!(node = %self.identity.node, %epoch, lsn = %appended.lsn, "leads");
         self.tell(|machine, now_ms| {
-            machine.handle_history(history, voters);
+            machine.handle_history(history, terms);
             machine.handle_barrier(epoch, appended.end, now_ms);
         });
         Ok(())
@@ -104,7 +134,7 @@ impl Shared {
             let leads = machine.role() == RoleView::Primary { open: true };
             let opens = leads && machine.fence() == epoch;
             if opens {
-                *self.gate.write().unwrap_or_else(PoisonError::into_inner) = Some(epoch);
+                *self.gate.write().unwrap_or_else(PoisonError::into_inner) = Gate::Open(epoch);
             }
             opens
         });

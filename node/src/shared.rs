@@ -33,6 +33,24 @@ pub(crate) struct Acknowledged {
     pub(crate) rounds: u64,
 }
 
+/// Whether this node appends to its log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Gate {
+    /// It does not.
+    Shut,
+    /// It does, in this epoch.
+    Open(Epoch),
+    /// No more in this epoch, but what it has appended is still answered.
+    Quiesced(Epoch),
+}
+
+impl Gate {
+    /// Whether clients of `epoch` are served, or still answered.
+    fn serves(self, epoch: Epoch) -> bool {
+        self == Self::Open(epoch) || self == Self::Quiesced(epoch)
+    }
+}
+
 /// What an operator waits for.
 pub(crate) type Promotion = oneshot::Sender<Result<Epoch, PromotionError>>;
 
@@ -46,9 +64,9 @@ pub(crate) struct Shared {
     pub(crate) opening: RwLock<Opening>,
     machine: Mutex<Machine>,
     started: Instant,
-    /// The epoch that may append. Whoever appends holds it for reading, and whoever closes it
-    /// writes, so that no append is under way once it is closed.
-    pub(crate) gate: RwLock<Option<Epoch>>,
+    /// Who may append. Whoever appends holds it for reading, and whoever closes it writes, so that
+    /// no append is under way once it is closed.
+    pub(crate) gate: RwLock<Gate>,
     pub(crate) acknowledged: watch::Sender<Acknowledged>,
     pub(crate) applied: watch::Sender<Lsn>,
     pub(crate) leadership: watch::Sender<Leadership>,
@@ -63,6 +81,8 @@ pub(crate) struct Shared {
     pub(crate) calling: Mutex<BTreeSet<(NodeId, Epoch)>>,
     /// The operator who waits for a promotion.
     pub(crate) promotion: Mutex<Option<Promotion>>,
+    /// The operator who waits for a hand-over.
+    pub(crate) hand_over: Mutex<Option<Promotion>>,
     /// What each replica was handed, and how far away it is.
     pub(crate) sessions: Mutex<BTreeMap<NodeId, Session>>,
     /// Why the node is not well; empty if it is.
@@ -115,7 +135,7 @@ impl Shared {
             opening: RwLock::new(parts.opening),
             machine: Mutex::new(parts.machine),
             started: parts.started,
-            gate: RwLock::new(None),
+            gate: RwLock::new(Gate::Shut),
             acknowledged: watch::Sender::default(),
             applied: watch::Sender::new(applied),
             leadership: watch::Sender::new(leadership),
@@ -125,6 +145,7 @@ impl Shared {
             fencing: Mutex::default(),
             calling: Mutex::default(),
             promotion: Mutex::default(),
+            hand_over: Mutex::default(),
             sessions: Mutex::default(),
             trouble: Mutex::default(),
             cut_bytes: Mutex::default(),
@@ -170,7 +191,7 @@ impl Shared {
     /// anybody else can see it. The lock of the rules is taken first here as everywhere.
     pub(crate) fn replace_log(&self, wal: Arc<Wal>) {
         let mut machine = self.machine();
-        machine.handle_cut(wal.flushed(), wal.history(), wal.voters());
+        machine.handle_cut(wal.flushed(), wal.history(), wal.terms());
         *self.opening.write().unwrap_or_else(PoisonError::into_inner) = Opening::new(wal);
         self.publish(&mut machine);
     }
@@ -210,8 +231,8 @@ impl Shared {
     fn leadership_of(&self, machine: &Machine, leads: Option<Epoch>) -> Leadership {
         // Not waited for: whoever is closing the gate may wait for an append, and the rules for
         // nobody. It publishes again once it is done.
-        let gate = self.gate.try_read().ok().and_then(|gate| *gate);
-        let open = leads.filter(|epoch| gate == Some(*epoch));
+        let gate = self.gate.try_read().map_or(Gate::Shut, |gate| *gate);
+        let open = leads.filter(|epoch| gate.serves(*epoch));
         let state = match machine.role() {
             _ if self.failed.load(Ordering::Relaxed) => NodeState::Failed,
             RoleView::Replica { streaming: true } => NodeState::Streaming,
@@ -243,7 +264,7 @@ impl Shared {
     /// Something failed for good: nothing is acknowledged any more, and the operator is told.
     pub(crate) fn fail(&self, reason: String) {
         tracing::error!(node = %self.identity.node, "{reason}");
-        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = Gate::Shut;
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = reason.clone();
         self.failed.store(true, Ordering::Relaxed);
         self.tell(|machine, _| machine.handle_contradiction(reason));

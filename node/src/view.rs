@@ -110,16 +110,3 @@ pub struct Token {
     /// The end of its record.
     pub end: Lsn,
 }
-
-/// The fate of a write.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// It is committed, and stays so.
-    Committed,
-    /// It was cut: no node shows it, now or ever.
-    Lost,
-    /// It may still go either way.
-    Pending,
-    /// This node cannot say: another log, or an epoch it has not heard of.
-    Unknown,
-}

@@ -19,7 +19,7 @@ use towline_protocol::record::RecordKind;
 
 use crate::error::{ProposeError, WaitError};
 use crate::node::Node;
-use crate::shared::{Acknowledged, Shared};
+use crate::shared::{Acknowledged, Gate, Shared};
 
 /// A record that is in the primary's log, and not committed yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Node {
         let shared = self.shared();
         // Held while appending: who closes the gate knows that no append is under way.
         let gate = shared.gate.read().unwrap_or_else(PoisonError::into_inner);
-        if *gate != Some(epoch) {
+        if *gate != Gate::Open(epoch) {
             return Err(ProposeError::NotPrimary(epoch));
         }
         let appended = shared.wal().append(RecordKind::Data, 0, payload);

@@ -3,7 +3,7 @@
 use crate::epoch::{Epoch, EpochStart};
 use crate::lsn::Lsn;
 use crate::record::Digest;
-use crate::voters::Voters;
+use crate::terms::Terms;
 use crate::wire::{Reader, WireError, Writer};
 
 /// Opens an epoch, and says what the epoch builds on.
@@ -17,11 +17,8 @@ pub struct Barrier {
     pub previous_end: Lsn,
     /// The digest of the log up to there.
     pub digest: Digest,
-    /// The voter set from here on, with the incarnations that count: every GRANT before it is
-    /// thereby repeated.
-    pub voters: Voters,
-    /// How long voters promise no FENCED for, in milliseconds; 0 while reads go by rounds.
-    pub lease_ms: u32,
+    /// What holds from here on.
+    pub terms: Terms,
     /// Whether an operator accepted that writes acknowledged elsewhere may be lost.
     pub accepted_loss: bool,
 }
@@ -38,6 +35,7 @@ impl Barrier {
             previous: self.previous,
             previous_end: self.previous_end,
             digest: self.digest,
+            accepted_loss: self.accepted_loss,
         }
     }
 
@@ -47,8 +45,8 @@ impl Barrier {
         let mut writer = Writer::new();
         writer.u8(Self::VERSION).epoch(self.epoch).epoch(self.previous).lsn(self.previous_end);
         writer.u64(self.digest.0);
-        self.voters.encode(&mut writer);
-        writer.u32(self.lease_ms).bool(self.accepted_loss);
+        self.terms.encode(&mut writer);
+        writer.bool(self.accepted_loss);
         writer.into_bytes()
     }
 
@@ -67,8 +65,7 @@ impl Barrier {
             previous: reader.epoch("barrier.previous")?,
             previous_end: reader.lsn("barrier.previous_end")?,
             digest: Digest(reader.u64("barrier.digest")?),
-            voters: Voters::decode(&mut reader)?,
-            lease_ms: reader.u32("barrier.lease_ms")?,
+            terms: Terms::decode(&mut reader)?,
             accepted_loss: reader.bool("barrier.accepted_loss")?,
         };
         reader.finish()?;
@@ -80,7 +77,7 @@ impl Barrier {
 mod tests {
     use super::*;
     use crate::id::{Incarnation, NodeId};
-    use crate::voters::Voter;
+    use crate::voters::{Voter, Voters};
 
     #[test]
     fn a_barrier_reads_back_and_a_short_one_is_refused() {
@@ -95,8 +92,7 @@ mod tests {
             previous: Epoch { number: 1, incarnation: Incarnation(7) },
             previous_end: Lsn::new(5_000),
             digest: Digest(99),
-            voters,
-            lease_ms: 0,
+            terms: Terms { lease_ms: 300, ..Terms::founding(voters) },
             accepted_loss: false,
         };
         let payload = barrier.encode();

@@ -52,6 +52,9 @@ pub struct EpochStart {
     pub previous_end: Lsn,
     /// The digest of the whole log up to `previous_end`.
     pub digest: Digest,
+    /// Whether an operator accepted that what other nodes had committed behind `previous_end` is
+    /// lost.
+    pub accepted_loss: bool,
 }
 
 /// A log's epochs in order. `start[i + 1].previous` is always `start[i].epoch`.
@@ -198,7 +201,9 @@ mod tests {
     fn start(number: u64, first: u64, previous: u64, previous_end: u64) -> EpochStart {
         let previous = if previous == 0 { Epoch::NONE } else { epoch(previous) };
         let (first, previous_end) = (Lsn::new(first), Lsn::new(previous_end));
-        EpochStart { epoch: epoch(number), first, previous, previous_end, digest: Digest::EMPTY }
+        let digest = Digest::EMPTY;
+        let accepted_loss = false;
+        EpochStart { epoch: epoch(number), first, previous, previous_end, digest, accepted_loss }
     }
 
     fn history(starts: &[EpochStart]) -> History {

@@ -5,30 +5,29 @@
 //! number, so that a stale one can be told from a current one. Records travel on streams of their
 //! own, as [`Records`] frames whose payload is the log's own bytes.
 
+mod records;
+
 use bytes::Bytes;
+
+pub use records::{
+    RECORDS_FRAME_AIM, RECORDS_FRAME_MAX, RECORDS_HEADER_LEN, Records, SegmentIdentity,
+};
 
 use crate::epoch::{Epoch, History};
 use crate::id::{ClusterId, Incarnation, LogId, NodeId};
 use crate::lsn::{Lsn, SegmentSize};
-use crate::record::{Digest, RECORD_PAYLOAD_MAX, stored_len};
-use crate::voters::Voters;
+use crate::record::Digest;
+use crate::terms::{LEASE_MAX_MS, VoterSets};
 use crate::wire::{Reader, WireError, Writer};
 
 /// The wire protocol this version speaks.
 pub const PROTOCOL_VERSION: u16 = 1;
 /// No control frame is longer than this, in bytes. A history of [`History::MAX_LEN`] fits.
 pub const CONTROL_FRAME_MAX: usize = 2 << 20;
-/// Records are sent in frames of up to this many bytes; only a single longer record exceeds it.
-pub const RECORDS_FRAME_AIM: usize = 256 << 10;
-/// The longest header of a records frame, in bytes.
-pub const RECORDS_HEADER_LEN: usize = 16 + 16 + 8 + 8 + 8 + 8;
-/// No records frame is longer than this, in bytes.
-pub const RECORDS_FRAME_MAX: usize =
-    RECORDS_HEADER_LEN + RECORDS_FRAME_AIM + stored_len(RECORD_PAYLOAD_MAX) as usize;
 /// The longest text of a refusal, in bytes.
 pub const REASON_LEN_MAX: usize = 1_024;
 
-const _: () = assert!(History::MAX_LEN * 56 + 65_536 < CONTROL_FRAME_MAX);
+const _: () = assert!(History::MAX_LEN * 57 + 65_536 < CONTROL_FRAME_MAX);
 
 /// What a node wants of the node it dials.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,10 +85,12 @@ pub enum Refusal {
     Diverged = 7,
     /// This node can not serve that now; try again.
     Busy = 8,
+    /// What the peer has committed was given up by an operator's promotion elsewhere.
+    LossAccepted = 9,
 }
 
 impl Refusal {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Version,
         Self::Cluster,
         Self::SegmentSize,
@@ -98,6 +99,7 @@ impl Refusal {
         Self::LostAcked,
         Self::Diverged,
         Self::Busy,
+        Self::LossAccepted,
     ];
 }
 
@@ -120,6 +122,11 @@ pub enum Welcome {
         to: Lsn,
         /// The digest of the answering log up to there.
         digest: Digest,
+    },
+    /// The answering log no longer holds what follows on the dialer's: begin with a snapshot.
+    Snapshot {
+        /// The oldest position the answering log still holds.
+        oldest: Lsn,
     },
     /// Ask that node; or any other, if none is named.
     Redirect(Option<NodeId>),
@@ -155,8 +162,8 @@ pub struct Positions {
     pub end: Lsn,
     /// Everything below is committed, as far as it knows.
     pub committed: Lsn,
-    /// The newest voter set in its log.
-    pub voters: Voters,
+    /// The voter sets of its log that are in force, as far as it knows.
+    pub sets: VoterSets,
     /// Who leads, as far as it knows.
     pub known_primary: Option<KnownPrimary>,
 }
@@ -183,6 +190,19 @@ pub struct Heartbeat {
     pub committed: Lsn,
     /// The end of the primary's log.
     pub appended: Lsn,
+    /// For how long an ack that echoes this promises no FENCED, in milliseconds.
+    pub lease_ms: u32,
+    /// The epoch's END is committed: nothing is served in it any more, and no promise binds.
+    pub ended: bool,
+}
+
+/// What a candidate says of itself when it asks to be obeyed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fence {
+    /// The epoch whose BARRIER introduced the newest voter set the candidate's log holds.
+    pub newest: Epoch,
+    /// Whether an operator said that the old primary's side is stopped and its writes may be lost.
+    pub accepts_loss: bool,
 }
 
 /// What a frame says.
@@ -201,11 +221,13 @@ pub enum Body {
     /// The answer to [`Body::Ask`].
     Positions(Box<Positions>),
     /// Obey the frame's epoch and no lower one.
-    Fence,
+    Fence(Fence),
     /// The answer to [`Body::Fence`]: it is obeyed, durably.
     Fenced(Box<Positions>),
-    /// The other answer: the receiver obeys the frame's epoch already.
+    /// The other answer: the receiver obeys the frame's epoch, or may not obey the one asked for.
     FenceRefused,
+    /// From a primary that has handed over: take the next epoch. Its log is whole, down to its END.
+    HandOver,
 }
 
 /// One frame of a control stream.
@@ -235,10 +257,13 @@ impl Frame {
                 writer.lsn(ack.applied).u64(ack.seen);
             }
             Body::Heartbeat(news) => {
-                writer.lsn(news.committed).lsn(news.appended);
+                writer.lsn(news.committed).lsn(news.appended).u32(news.lease_ms).bool(news.ended);
             }
             Body::Positions(positions) | Body::Fenced(positions) => positions.encode(&mut writer),
-            Body::Ask | Body::Fence | Body::FenceRefused => {}
+            Body::Fence(fence) => {
+                writer.epoch(fence.newest).bool(fence.accepts_loss);
+            }
+            Body::Ask | Body::FenceRefused | Body::HandOver => {}
         }
         writer.into_bytes().into()
     }
@@ -266,12 +291,21 @@ impl Frame {
             4 => Body::Heartbeat(Heartbeat {
                 committed: reader.lsn("heartbeat.committed")?,
                 appended: reader.lsn("heartbeat.appended")?,
+                lease_ms: match reader.u32("heartbeat.lease_ms")? {
+                    lease_ms if lease_ms <= LEASE_MAX_MS => lease_ms,
+                    long => return Err(WireError::invalid("heartbeat.lease_ms", long)),
+                },
+                ended: reader.bool("heartbeat.ended")?,
             }),
             5 => Body::Ask,
             6 => Body::Positions(Box::new(Positions::decode(&mut reader)?)),
-            7 => Body::Fence,
+            7 => Body::Fence(Fence {
+                newest: reader.epoch("fence.newest")?,
+                accepts_loss: reader.bool("fence.accepts_loss")?,
+            }),
             8 => Body::Fenced(Box::new(Positions::decode(&mut reader)?)),
             9 => Body::FenceRefused,
+            10 => Body::HandOver,
             other => {
                 return Err(WireError::invalid("frame.kind", format!("{other} is unknown")));
             }
@@ -290,9 +324,10 @@ impl Body {
             Self::Heartbeat(_) => 4,
             Self::Ask => 5,
             Self::Positions(_) => 6,
-            Self::Fence => 7,
+            Self::Fence(_) => 7,
             Self::Fenced(_) => 8,
             Self::FenceRefused => 9,
+            Self::HandOver => 10,
         }
     }
 }
@@ -356,6 +391,9 @@ impl Welcome {
             Self::Refuse(refusal, reason) => {
                 writer.u8(6).u8(*refusal as u8).text(reason, REASON_LEN_MAX);
             }
+            Self::Snapshot { oldest } => {
+                writer.u8(7).lsn(*oldest);
+            }
         }
     }
 
@@ -381,6 +419,7 @@ impl Welcome {
                     .ok_or_else(|| WireError::invalid("welcome.refusal", format!("{code}")))?;
                 Self::Refuse(refusal, reader.text("welcome.reason", REASON_LEN_MAX)?)
             }
+            7 => Self::Snapshot { oldest: reader.lsn("welcome.oldest")? },
             other => {
                 return Err(WireError::invalid("welcome.kind", format!("{other} is unknown")));
             }
@@ -392,7 +431,7 @@ impl Positions {
     fn encode(&self, writer: &mut Writer) {
         writer.u64(self.incarnation.0).epoch(self.fence).epoch(self.last).lsn(self.end);
         writer.lsn(self.committed);
-        self.voters.encode(writer);
+        self.sets.encode(writer);
         writer.bool(self.known_primary.is_some());
         if let Some(known_primary) = self.known_primary {
             writer
@@ -410,7 +449,7 @@ impl Positions {
             last: reader.epoch("positions.last")?,
             end: reader.lsn("positions.end")?,
             committed: reader.lsn("positions.committed")?,
-            voters: Voters::decode(reader)?,
+            sets: VoterSets::decode(reader)?,
             known_primary: match reader.bool("positions.known_primary")? {
                 false => None,
                 true => Some(KnownPrimary {
@@ -421,59 +460,6 @@ impl Positions {
                 }),
             },
         })
-    }
-}
-
-/// The file on a sender's disk that records come from: what their header checksums are seeded by.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SegmentIdentity {
-    /// The segment's base.
-    pub base: Lsn,
-    /// The epoch its records were written in.
-    pub epoch: Epoch,
-    /// The file's nonce.
-    pub nonce: u64,
-}
-
-/// The header of a frame of records; the records' own bytes follow it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Records {
-    /// The sender's epoch: the session's, never lower than the segment's.
-    pub epoch: Epoch,
-    /// Counts the frames of one stream, from 1.
-    pub number: u64,
-    /// Where the bytes come from.
-    pub segment: SegmentIdentity,
-    /// Where the first record lies.
-    pub from: Lsn,
-}
-
-impl Records {
-    /// The header's bytes.
-    #[must_use]
-    pub fn encode(&self) -> Bytes {
-        let mut writer = Writer::new();
-        writer.epoch(self.epoch).epoch(self.segment.epoch).u64(self.number);
-        writer.lsn(self.segment.base).u64(self.segment.nonce).lsn(self.from);
-        let bytes = writer.into_bytes();
-        assert_eq!(bytes.len(), RECORDS_HEADER_LEN, "the header has one length");
-        bytes.into()
-    }
-
-    /// Splits a frame into its header and its records.
-    ///
-    /// # Errors
-    /// [`WireError::Short`] if it is no whole header.
-    pub fn decode(frame: &Bytes) -> Result<(Self, Bytes), WireError> {
-        let mut reader = Reader::new(frame);
-        let epoch = reader.epoch("records.epoch")?;
-        let of_segment = reader.epoch("records.segment.epoch")?;
-        let number = reader.u64("records.number")?;
-        let base = reader.lsn("records.segment.base")?;
-        let nonce = reader.u64("records.segment.nonce")?;
-        let from = reader.lsn("records.from")?;
-        let segment = SegmentIdentity { base, epoch: of_segment, nonce };
-        Ok((Self { epoch, number, segment, from }, frame.slice(RECORDS_HEADER_LEN..)))
     }
 }
 

@@ -10,21 +10,29 @@
 //! only ever makes the machine refuse more.
 
 mod candidate;
+mod fencing;
 mod follow;
+mod hand_over;
 mod lead;
 mod obey;
+mod promise;
+mod verdict;
 
 use std::collections::VecDeque;
 
-pub use candidate::{Failure, Reason};
+pub use candidate::{Failover, Failure};
 pub use follow::Decision;
+pub use hand_over::Change;
 pub use lead::RetryRound;
+pub use verdict::Verdict;
 
 use crate::epoch::{Epoch, History};
 use crate::frame::{Frame, KnownPrimary};
 use crate::id::{ClusterId, Incarnation, LogId, NodeId};
 use crate::lsn::{Lsn, SegmentSize};
+use crate::planted::{Bug, planted};
 use crate::tally::Progress;
+use crate::terms::{Terms, VoterSets};
 use crate::voters::Voters;
 use candidate::Candidate;
 use follow::Following;
@@ -68,8 +76,10 @@ pub struct Stored {
     pub fence: Epoch,
     /// The epochs of its log.
     pub history: History,
-    /// The newest voter set of its log, or the founding one.
-    pub voters: Voters,
+    /// What the newest BARRIER of its log says, or its founding.
+    pub terms: Terms,
+    /// Everything from here on is in its log; what lies before was given up.
+    pub oldest: Lsn,
     /// The end of its log, all of it on disk; [`Lsn::ZERO`] if it holds no record.
     pub end: Lsn,
     /// Everything below is committed: what the control file or the engine says, whichever is more.
@@ -102,15 +112,32 @@ pub enum Action {
         /// The end of the log.
         final_lsn: Lsn,
     },
-    /// Persist the role primary and append the BARRIER of this epoch with these voters; then
+    /// Persist the role primary and append a BARRIER; then [`Machine::handle_history`] and
     /// [`Machine::handle_barrier`].
-    AppendBarrier(Epoch, Voters),
+    AppendBarrier {
+        /// The epoch it opens.
+        epoch: Epoch,
+        /// What holds from there on.
+        terms: Terms,
+        /// Whether it gives up what other nodes may have committed.
+        accepted_loss: bool,
+    },
     /// The epoch is open: take writes and reads.
     Open(Epoch),
     /// Persist the role replica: another node leads.
     Join,
     /// A candidacy ended.
     Ended(Result<Epoch, Failure>),
+    /// Execute nothing new; see to it that no append is under way or begins; then
+    /// [`Machine::handle_quiesced`].
+    Quiesce(Epoch),
+    /// Append the END of this epoch; then [`Machine::handle_end`].
+    AppendEnd(Epoch),
+    /// A hand-over ended: another node's epoch is obeyed, or this node goes on as before, in a new
+    /// epoch of its own.
+    HandedOver(Result<Epoch, Failure>),
+    /// This disk lost what it had acknowledged: persist a new incarnation, then start again.
+    Renew,
 }
 
 /// What a node is, by the rules.
@@ -159,9 +186,10 @@ pub struct Machine {
     fence: Epoch,
     /// The highest epoch obeyed durably; `fence_durable <= fence`.
     fence_durable: Epoch,
-    /// The epochs of the log, and its voter set.
+    /// The epochs of the log, and the terms of the newest.
     history: History,
-    voters: Voters,
+    terms: Terms,
+    oldest: Lsn,
     /// `flushed <= appended`; `applied <= min(committed, flushed)`.
     appended: Lsn,
     flushed: Lsn,
@@ -173,6 +201,9 @@ pub struct Machine {
     heard: Option<Heard>,
     /// The highest epoch anybody spoke of; the next candidacy goes above it.
     highest: Epoch,
+    /// Until when this node has promised no FENCED, and the candidate that waits for one.
+    promised_ms: u64,
+    owed: Option<(NodeId, Epoch)>,
     /// Candidacies of its own accord that failed since one succeeded, and when to try again.
     attempts: u32,
     retry_ms: u64,
@@ -192,19 +223,23 @@ impl Machine {
             fence_durable: stored.fence,
             highest: stored.fence.max(stored.history.last_epoch()),
             history: stored.history,
-            voters: stored.voters,
+            terms: stored.terms,
+            oldest: stored.oldest,
             appended: stored.end,
             flushed: stored.end,
             committed: stored.committed.min(stored.end),
             applied: stored.applied,
             claims: stored.claims,
             heard: None,
+            promised_ms: now_ms,
+            owed: None,
             attempts: 0,
             retry_ms: now_ms,
             role: Role::Following(Following::default()),
             actions: VecDeque::new(),
             now_ms,
         };
+        machine.promise_again();
         machine.handle_timeout(now_ms);
         machine
     }
@@ -220,6 +255,7 @@ impl Machine {
         let pace = self.now_ms + self.timing.heartbeat_ms;
         match &self.role {
             Role::Quarantined(_) => u64::MAX,
+            _ if self.owed.is_some() => pace.min(self.promised_ms.max(self.now_ms + 1)),
             _ => pace,
         }
     }
@@ -227,6 +263,7 @@ impl Machine {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
+        self.pay_fenced();
         match &mut self.role {
             Role::Following(_) => self.claim_if_alone(),
             Role::Candidate(_) => self.press_candidacy(),
@@ -237,7 +274,15 @@ impl Machine {
 
     /// The log grew: everything below `appended` is in it.
     pub fn handle_appended(&mut self, appended: Lsn) {
-        self.appended = self.appended.max(appended);
+        if appended > self.appended {
+            self.appended = appended;
+            self.fetch_goes_on();
+        }
+    }
+
+    /// The log gave up what lies before `oldest`.
+    pub fn handle_trimmed(&mut self, oldest: Lsn) {
+        self.oldest = self.oldest.max(oldest);
     }
 
     /// The log is on disk up to `flushed`.
@@ -263,23 +308,25 @@ impl Machine {
         self.open_if_ready();
     }
 
-    /// The log took a BARRIER: its history and voters are these now.
-    pub fn handle_history(&mut self, history: History, voters: Voters) {
+    /// The log took a BARRIER: its history and terms are these now.
+    pub fn handle_history(&mut self, history: History, terms: Terms) {
         self.highest = self.highest.max(history.last_epoch());
         self.history = history;
-        self.voters = voters;
+        if !planted(Bug::VotersOfTheFounding) {
+            self.terms = terms;
+        }
     }
 
     /// The log was cut and opened again: it ends at `end`, all of it on disk.
     ///
     /// # Panics
     /// If something committed was cut.
-    pub fn handle_cut(&mut self, end: Lsn, history: History, voters: Voters) {
+    pub fn handle_cut(&mut self, end: Lsn, history: History, terms: Terms) {
         assert!(end >= self.committed, "cut to {end}, below committed {}", self.committed);
         self.appended = end;
         self.flushed = end;
         self.history = history;
-        self.voters = voters;
+        self.terms = terms;
     }
 
     /// Who this node is.
@@ -308,8 +355,20 @@ impl Machine {
 
     /// The newest voter set.
     #[must_use]
-    pub const fn voters(&self) -> &Voters {
-        &self.voters
+    pub fn voters(&self) -> &Voters {
+        self.terms.sets.newest()
+    }
+
+    /// The voter sets in force, as far as this node knows.
+    #[must_use]
+    pub fn sets(&self) -> VoterSets {
+        self.terms.sets.in_force(self.committed, &self.history)
+    }
+
+    /// Whether this node votes, in this life of its disk.
+    #[must_use]
+    pub fn votes(&self) -> bool {
+        self.voters().counts(self.identity.node, self.identity.incarnation)
     }
 
     /// The epoch of the log's last record.

@@ -3,13 +3,18 @@
 use std::collections::BTreeMap;
 
 use crate::frame::Ack;
-use crate::id::NodeId;
+use crate::id::{Incarnation, NodeId};
 use crate::lsn::Lsn;
-use crate::voters::Voters;
+use crate::planted::{Bug, planted};
+use crate::terms::VoterSets;
+use crate::voters::{Voter, Voters};
 
-/// What the primary knows of one replica in its own epoch. Every field only grows.
+/// What the primary knows of one replica in its own epoch. Of one life of its disk, every field
+/// only grows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Progress {
+    /// The life of its disk that said so.
+    pub incarnation: Incarnation,
     /// Everything below has reached it.
     pub received: Lsn,
     /// Everything below is on its disk.
@@ -25,6 +30,9 @@ pub struct Progress {
 impl Progress {
     /// Takes in an ack. Acks may be lost, repeated and overtaken: the maximum of each is the truth.
     fn merge(&mut self, ack: &Ack, now_ms: u64) {
+        if self.incarnation != ack.incarnation {
+            *self = Self { incarnation: ack.incarnation, ..Self::default() };
+        }
         self.received = self.received.max(ack.received);
         self.flushed = self.flushed.max(ack.flushed);
         self.applied = self.applied.max(ack.applied);
@@ -36,22 +44,31 @@ impl Progress {
 /// Counts the acks of one epoch.
 #[derive(Clone, Debug)]
 pub struct Tally {
-    me: NodeId,
-    voters: Voters,
+    me: (NodeId, Incarnation),
+    sets: VoterSets,
+    /// The end of the epoch's BARRIER.
+    barrier_end: Lsn,
     progress: BTreeMap<NodeId, Progress>,
 }
 
 impl Tally {
-    /// Counts for the primary `me`.
+    /// Counts for the primary `me`, in this life of its disk. Its BARRIER ends at `barrier_end` and
+    /// must be committed by each of `sets`.
     #[must_use]
-    pub const fn new(me: NodeId, voters: Voters) -> Self {
-        Self { me, voters, progress: BTreeMap::new() }
+    pub const fn new(me: (NodeId, Incarnation), sets: VoterSets, barrier_end: Lsn) -> Self {
+        Self { me, sets, barrier_end, progress: BTreeMap::new() }
     }
 
-    /// The voters that are counted.
+    /// The voters that count behind the BARRIER.
     #[must_use]
-    pub const fn voters(&self) -> &Voters {
-        &self.voters
+    pub fn voters(&self) -> &Voters {
+        self.sets.newest()
+    }
+
+    /// The end of the epoch's BARRIER.
+    #[must_use]
+    pub const fn barrier_end(&self) -> Lsn {
+        self.barrier_end
     }
 
     /// Every replica that was heard in this epoch, voters or not.
@@ -65,88 +82,68 @@ impl Tally {
         self.progress.entry(from).or_default().merge(ack, now_ms);
     }
 
-    /// The position that W voters have flushed, own log included up to `own_flushed`.
+    /// The position that is committed, the own log included up to `own_flushed`; `None` before the
+    /// BARRIER is.
+    ///
+    /// The BARRIER takes W voters of every set in force; what lies behind it, W of the newest.
     #[must_use]
-    pub fn flushed_by_w(&self, own_flushed: Lsn) -> Lsn {
-        self.reached_by_w(own_flushed, |progress| progress.flushed)
+    pub fn committed(&self, own_flushed: Lsn) -> Option<Lsn> {
+        let newest = self.voters();
+        let reached = self.reached(newest, newest.w(), own_flushed, |known| known.flushed);
+        if planted(Bug::BarrierNotRequired) {
+            return Some(reached);
+        }
+        let older = self.sets.as_slice().iter().rev().skip(1);
+        let older = older.filter(|_| !planted(Bug::ChangeCommittedByNewAlone));
+        let holds_barrier = |set: &Voters| {
+            let w = set.w_before(newest);
+            let replaces = set.replaced_in(newest).next().is_some();
+            (replaces && planted(Bug::GrantByNewAlone))
+                || self.reached(set, w, own_flushed, |known| known.flushed) >= self.barrier_end
+        };
+        (reached >= self.barrier_end && older.into_iter().all(holds_barrier)).then_some(reached)
     }
 
     /// The newest heartbeat that W voters have echoed; this node has seen its own up to `own`.
+    ///
+    /// An echo counts from a voter that holds the BARRIER: only that one is known to count in this
+    /// epoch's voter set whatever a candidate may know.
     #[must_use]
     pub fn seen_by_w(&self, own: u64) -> u64 {
-        self.reached_by_w(own, |progress| progress.seen)
+        let seen =
+            |known: &Progress| if known.flushed >= self.barrier_end { known.seen } else { 0 };
+        self.reached(self.voters(), self.voters().w(), own, seen)
     }
 
     /// The latest time by which W voters have been heard since; this node hears itself `now_ms`.
     #[must_use]
     pub fn heard_by_w_ms(&self, now_ms: u64) -> u64 {
-        self.reached_by_w(now_ms, |progress| progress.heard_ms)
+        self.reached(self.voters(), self.voters().w(), now_ms, |known| known.heard_ms)
     }
 
-    /// The W-th highest value among the voters: the most that a commit set has reached.
-    fn reached_by_w<T: Ord + Copy + Default>(&self, own: T, of: impl Fn(&Progress) -> T) -> T {
-        let value = |node| match self.progress.get(&node) {
-            _ if node == self.me => own,
-            Some(progress) => of(progress),
-            None => T::default(),
+    /// The `w`-th highest value among the voters of `set`: the most that so many have reached.
+    fn reached<T: Ord + Copy + Default>(
+        &self,
+        set: &Voters,
+        w: usize,
+        own: T,
+        of: impl Fn(&Progress) -> T,
+    ) -> T {
+        let value = |voter: &Voter| match self.progress.get(&voter.node) {
+            _ if (voter.node, voter.incarnation) == self.me => own,
+            Some(known) if counts(known, voter) => of(known),
+            _ => T::default(),
         };
-        let mut reached: Vec<T> =
-            self.voters.members().iter().map(|voter| value(voter.node)).collect();
+        let mut reached: Vec<T> = set.members().iter().map(value).collect();
         reached.sort_unstable_by(|a, b| b.cmp(a));
-        reached[self.voters.w() - 1]
+        reached[w - 1]
     }
+}
+
+/// Whether what is known comes from the life of the disk that counts.
+fn counts(known: &Progress, voter: &Voter) -> bool {
+    known.incarnation == voter.incarnation || planted(Bug::WipedDiskAcks)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::Incarnation;
-    use crate::voters::Voter;
-
-    fn node(name: &str) -> NodeId {
-        name.parse().unwrap()
-    }
-
-    fn tally(names: &[&str], w: u8) -> Tally {
-        let voter = |name: &&str| Voter {
-            node: node(name),
-            incarnation: Incarnation(1),
-            zone: String::new(),
-        };
-        let voters = Voters::new(names.iter().map(voter).collect(), Some(w)).unwrap();
-        Tally::new(node(names[0]), voters)
-    }
-
-    fn ack(flushed: u64, seen: u64) -> Ack {
-        let at = Lsn::new(flushed);
-        Ack { incarnation: Incarnation(1), received: at, flushed: at, applied: at, seen }
-    }
-
-    #[test]
-    fn two_of_three_commit_with_or_without_the_primary() {
-        let mut tally = tally(&["a", "b", "c"], 2);
-        assert_eq!(tally.flushed_by_w(Lsn::new(90)), Lsn::ZERO);
-        tally.merge(node("b"), &ack(50, 0), 0);
-        assert_eq!(tally.flushed_by_w(Lsn::new(90)), Lsn::new(50));
-        tally.merge(node("c"), &ack(70, 0), 0);
-        assert_eq!(tally.flushed_by_w(Lsn::new(90)), Lsn::new(70));
-        assert_eq!(tally.flushed_by_w(Lsn::ZERO), Lsn::new(50), "a slow own disk does not hold up");
-    }
-
-    #[test]
-    fn a_replica_that_does_not_vote_never_counts() {
-        let mut tally = tally(&["a", "b"], 2);
-        tally.merge(node("x"), &ack(80, 3), 0);
-        assert_eq!(tally.flushed_by_w(Lsn::new(90)), Lsn::ZERO);
-        assert_eq!(tally.seen_by_w(9), 0);
-    }
-
-    #[test]
-    fn a_late_ack_takes_nothing_back() {
-        let mut tally = tally(&["a", "b"], 2);
-        tally.merge(node("b"), &ack(80, 5), 0);
-        tally.merge(node("b"), &ack(40, 2), 0);
-        assert_eq!(tally.flushed_by_w(Lsn::new(90)), Lsn::new(80));
-        assert_eq!(tally.seen_by_w(9), 5);
-    }
-}
+mod tests;

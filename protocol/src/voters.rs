@@ -54,6 +54,12 @@ pub enum VotersError {
     /// A zone's name over [`ZONE_LEN_MAX`].
     #[error("a zone's name is over {ZONE_LEN_MAX} bytes")]
     Zone,
+    /// Too many changes that are not committed yet.
+    #[error("too many changes of the voters are not committed yet: wait, then try again")]
+    Changes,
+    /// More than one voter with a new disk.
+    #[error("more than one voter comes with a new disk: grant them one after the other")]
+    Replaced,
 }
 
 impl Voters {
@@ -118,6 +124,46 @@ impl Voters {
     #[must_use]
     pub fn r(&self) -> usize {
         self.n() - self.w() + 1
+    }
+
+    /// The voters of this set whose disks are replaced by others in `newer`.
+    pub fn replaced_in<'a>(&'a self, newer: &'a Self) -> impl Iterator<Item = &'a Voter> {
+        let replaced = |voter: &&Voter| {
+            newer.get(voter.node).is_some_and(|now| now.incarnation != voter.incarnation)
+        };
+        self.members.iter().filter(replaced)
+    }
+
+    /// How many of this set's voters must have flushed the BARRIER that introduces `newer`: W; or
+    /// min(W, N - 1) of the *others*, where it replaces the disk of one. That one can not ack any
+    /// more, and what it had acked must not hang on too few copies (the others are R + W > N
+    /// among themselves, but where W = N: see [`Voters::voids`]).
+    #[must_use]
+    pub fn w_before(&self, newer: &Self) -> usize {
+        match self.replaced_in(newer).count() {
+            0 => self.w(),
+            _ => self.w().min(self.n() - 1),
+        }
+    }
+
+    /// Whether this set was made to replace the disk that `node` had in life `incarnation`.
+    #[must_use]
+    pub fn voids(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        self.get(node).is_some_and(|voter| voter.incarnation != incarnation)
+    }
+
+    /// The set as `epoch`'s BARRIER introduces it, behind `before`.
+    #[must_use]
+    pub fn introduced(self, epoch: Epoch, before: &Self) -> Self {
+        Self { named_by: epoch, generation: before.generation + 1, ..self }
+    }
+
+    /// This set with another disk for `node`; `None` if it does not vote.
+    #[must_use]
+    pub fn granting(&self, node: NodeId, incarnation: Incarnation) -> Option<Self> {
+        let mut granted = self.clone();
+        granted.members.iter_mut().find(|voter| voter.node == node)?.incarnation = incarnation;
+        Some(granted)
     }
 
     /// Writes the set.

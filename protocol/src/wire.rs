@@ -171,6 +171,7 @@ impl<'a> Reader<'a> {
                 previous: self.epoch(field)?,
                 previous_end: self.lsn(field)?,
                 digest: Digest(self.u64(field)?),
+                accepted_loss: self.bool(field)?,
             };
             history.push(start).map_err(|error| WireError::invalid(field, error))?;
         }
@@ -273,7 +274,7 @@ impl Writer {
         self.u32(value.starts().len() as u32);
         for start in value.starts() {
             self.epoch(start.epoch).lsn(start.first).epoch(start.previous);
-            self.lsn(start.previous_end).u64(start.digest.0);
+            self.lsn(start.previous_end).u64(start.digest.0).bool(start.accepted_loss);
         }
         self
     }

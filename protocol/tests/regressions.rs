@@ -1,13 +1,15 @@
 //! Bugs that the schedules found in the rules, each as the shortest story that shows it.
 
 use towline_protocol::epoch::{Epoch, History};
-use towline_protocol::frame::{Ack, Body, KnownPrimary, Positions};
+use towline_protocol::frame::{Ack, Body, Fence, KnownPrimary, Positions};
 use towline_protocol::id::{ClusterId, Incarnation, LogId, NodeId};
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::machine::{Action, Failure, Identity, Machine, RoleView, Stored, Timing};
+use towline_protocol::terms::{Terms, VoterSets};
 use towline_protocol::voters::{Voter, Voters};
 
 const TIMING: Timing = Timing { heartbeat_ms: 20, ask_ms: 80, candidate_ms: 500 };
+const FENCE: Fence = Fence { newest: Epoch::NONE, accepts_loss: false };
 const BARRIER_END: Lsn = Lsn::new(4_144);
 
 fn node(name: &str) -> NodeId {
@@ -27,7 +29,7 @@ fn positions(voters: &Voters, fence: Epoch, known_primary: Option<KnownPrimary>)
         last: Epoch::NONE,
         end: Lsn::ZERO,
         committed: Lsn::ZERO,
-        voters: voters.clone(),
+        sets: VoterSets::of(voters.clone()),
         known_primary,
     }
 }
@@ -48,7 +50,8 @@ fn new_primary(voters: &Voters) -> (Machine, Epoch) {
     let stored = Stored {
         fence: Epoch::NONE,
         history: History::default(),
-        voters: voters.clone(),
+        terms: Terms::founding(voters.clone()),
+        oldest: Lsn::ZERO,
         end: Lsn::ZERO,
         committed: Lsn::ZERO,
         applied: Lsn::ZERO,
@@ -134,7 +137,7 @@ fn a_promotion_that_is_outrun_before_it_opens_is_told() {
     let voters = voters(&["a", "b", "c"]);
     let (mut machine, epoch) = new_primary(&voters);
     let newer = epoch.next(Incarnation(2));
-    assert_eq!(machine.handle_fence(node("c"), newer, 50), None);
+    assert_eq!(machine.handle_fence(node("c"), newer, FENCE, 50), None);
     let told = Action::Ended(Err(Failure::Outrun(newer)));
     assert_eq!(actions(&mut machine), [Action::Demote, told, Action::Obey(newer)]);
 }

@@ -57,7 +57,7 @@ impl World {
                 false
             }
             Action::Prepare { new, .. } => self.prepare(node, *new),
-            Action::AppendBarrier(epoch, _) => self.append_barrier(node, *epoch),
+            Action::AppendBarrier { epoch, .. } => self.append_barrier(node, *epoch),
             Action::Open(epoch) => {
                 self.checks.opened(&self.nodes[node], *epoch);
                 false
@@ -65,6 +65,9 @@ impl World {
             Action::Join => {
                 self.nodes[node].disk.claims = false;
                 false
+            }
+            Action::Quiesce(_) | Action::AppendEnd(_) | Action::HandedOver(_) | Action::Renew => {
+                unreachable!("the toy hands nothing over")
             }
             Action::Ended(_) => false,
             Action::Send(..) => unreachable!("frames are sent by pump"),

@@ -3,6 +3,7 @@
 use towline_protocol::epoch::{Epoch, EpochStart, History};
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{Digest, RecordHeader, RecordKind};
+use towline_protocol::terms::Terms;
 use towline_protocol::voters::Voters;
 
 use super::rng::Rng;
@@ -34,7 +35,7 @@ impl Rec {
 pub(crate) struct Disk {
     pub(crate) fence: Epoch,
     pub(crate) claims: bool,
-    pub(crate) voters: Voters,
+    pub(crate) voters: Terms,
     /// The log, as a running node sees it; a crash takes what is behind `durable`.
     pub(crate) records: Vec<Rec>,
     /// How many records are on disk.
@@ -54,7 +55,7 @@ impl Disk {
         Self {
             fence: Epoch::NONE,
             claims,
-            voters,
+            voters: Terms::founding(voters),
             records: Vec::new(),
             durable: 0,
             history: History::default(),
@@ -131,6 +132,7 @@ impl Disk {
             previous: self.history.last_epoch(),
             previous_end: self.end(),
             digest: self.digest_of(self.records.len()),
+            accepted_loss: false,
         };
         self.push(RecordKind::Barrier, start.first, MARK_LEN, 0, Some(start));
         self.end()

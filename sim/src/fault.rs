@@ -1,5 +1,7 @@
 //! What goes wrong, and the operator who makes it worse.
 
+use towline_protocol::machine::Failover;
+
 use super::world::{Event, World};
 
 impl World {
@@ -58,7 +60,7 @@ impl World {
     fn promote(&mut self, node: usize) {
         let (force, now_ms) = (self.rng.chance(50), self.now_ms);
         if let Some(up) = self.up(node) {
-            let _refused = up.machine.promote(force, now_ms);
+            let _refused = up.machine.promote(Failover { force, accept_loss: false }, now_ms);
         }
         self.pump(node);
     }

@@ -111,7 +111,8 @@ impl Node {
         let stored = Stored {
             fence: disk.fence,
             history: disk.history.clone(),
-            voters: disk.voters.clone(),
+            terms: disk.voters.clone(),
+            oldest: Lsn::ZERO,
             end: disk.end(),
             committed: disk.committed.max(disk.applied),
             applied: disk.applied,

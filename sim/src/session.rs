@@ -113,7 +113,8 @@ impl World {
         let up = up.as_mut().expect("it runs");
         let Some(follow) = up.follow.as_mut().filter(|follow| follow.link == link) else { return };
         let purpose = follow.purpose;
-        let decision = up.machine.handle_welcome(epoch, purpose, answer);
+        let from = name(follow.peer);
+        let decision = up.machine.handle_welcome(from, epoch, purpose, answer);
         match decision {
             Decision::Stream { from: at, digest, .. } | Decision::Cut { to: at, digest, .. } => {
                 assert_eq!(disk.digest_at(at), Some(digest), "logs differ where they must match");
@@ -124,7 +125,9 @@ impl World {
             Decision::Redial(Some(other)) if purpose == Purpose::Stream => {
                 self.hello(node, index(other), purpose);
             }
-            Decision::Redial(_) | Decision::Refused(..) => self.unfollow(node),
+            Decision::Redial(_) | Decision::Refused(..) | Decision::Snapshot { .. } => {
+                self.unfollow(node);
+            }
         }
     }
 

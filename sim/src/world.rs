@@ -205,7 +205,7 @@ impl World {
         let (sender, epoch) = (name(from), frame.epoch);
         let answer = match &frame.body {
             Body::Ask => Some(up.machine.handle_ask(now_ms)),
-            Body::Fence => up.machine.handle_fence(sender, epoch, now_ms),
+            Body::Fence(fence) => up.machine.handle_fence(sender, epoch, *fence, now_ms),
             Body::Positions(at) => {
                 up.machine.handle_positions(sender, (**at).clone(), now_ms);
                 None

@@ -1,21 +1,19 @@
 //! Opening a log: what is in it, what is torn, what is damaged.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
 use towline_protocol::barrier::Barrier;
 use towline_protocol::epoch::History;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{Digest, RECORD_HEADER_LEN, RecordHeader, RecordKind};
-use towline_protocol::voters::Voters;
+use towline_protocol::terms::Terms;
 
 use crate::control::{self, Control};
 use crate::cut;
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskLock};
 use crate::error::{AtPath, WalError};
 use crate::header::HEADER_PAGE_LEN;
 use crate::log::Recovered;
@@ -39,25 +37,27 @@ pub struct Report {
 }
 
 /// Takes a folder's lock, or says that somebody else has it.
-pub(crate) fn take_lock(dir: &Path) -> Result<File, WalError> {
+pub(crate) fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn DiskLock>, WalError> {
     let path = dir.join("lock");
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let lock = lock.at("opening", &path)?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| WalError::Locked(dir.to_owned()))?;
-    Ok(lock)
+    match disk.lock(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            Err(WalError::Locked(dir.to_owned()))
+        }
+        lock => lock.at("locking", &path),
+    }
 }
 
 /// Recovers a folder's log, and returns the lock on it.
 pub(crate) fn recover(
     dir: &Path,
     options: &Options,
-) -> Result<(Recovered, File, Report), WalError> {
-    control::read(dir)?; // Before the lock file is made: an empty folder stays empty.
-    let lock = take_lock(dir)?;
-    let (mut control, rewrite) = control::read(dir)?;
+) -> Result<(Recovered, Box<dyn DiskLock>, Report), WalError> {
+    let disk = &*options.disk;
+    control::read(disk, dir)?; // Before the lock file is made: an empty folder stays empty.
+    let lock = take_lock(disk, dir)?;
+    let (mut control, rewrite) = control::read(disk, dir)?;
     cut::finish(dir, &mut control, options)?;
-    let mut files = segment_files(dir, control.log, control.segment_size)?;
+    let mut files = segment_files(disk, dir, control.log, control.segment_size)?;
     let mut scan = scan_tail(&files, &control)?;
     let mut report = Report { end: scan.end, ..Report::default() };
     report.evidence = evidence(&files, &scan, &control, options)?;
@@ -67,7 +67,7 @@ pub(crate) fn recover(
     if !is_clean(&files, &scan)? {
         report.torn = Some((scan.stopped, scan.why.clone()));
         report.bundle = Some(cut::apply(dir, &mut control, scan.end, options)?);
-        files = segment_files(dir, control.log, control.segment_size)?;
+        files = segment_files(disk, dir, control.log, control.segment_size)?;
         scan = scan_tail(&files, &control)?;
         assert_eq!(scan.end, report.end, "a cut takes off only what is torn");
     }
@@ -76,7 +76,7 @@ pub(crate) fn recover(
     history.cut(scan.end);
     if rewrite || history != control.history {
         control.history = history;
-        control::write(&*options.disk, dir, &mut control)?;
+        control::write(disk, dir, &mut control)?;
     }
     let recovered = open_segments(&options.disk, control, &files, &scan, report.evidence)?;
     Ok((recovered, lock, report))
@@ -204,7 +204,7 @@ fn open_segments(
             history.push(barrier.start(*first))?;
         }
     }
-    let voters = voters_of(files, &history, &control)?;
+    let terms = terms_of(files, &history, &control)?;
     let tail = segments.last_key_value().map(|(_, segment)| Arc::clone(segment));
     Ok(Recovered {
         control,
@@ -214,7 +214,7 @@ fn open_segments(
         sealed: scan.sealed,
         digest: scan.digest,
         history,
-        voters,
+        terms,
         ready,
     })
 }
@@ -238,14 +238,14 @@ fn make_durable(
     segment.sync()
 }
 
-/// The newest voter set: the newest epoch's BARRIER holds it.
-fn voters_of(
+/// The terms of the log: the newest epoch's BARRIER says them.
+fn terms_of(
     files: &[SegmentFile],
     history: &History,
     control: &Control,
-) -> Result<Voters, WalError> {
+) -> Result<Terms, WalError> {
     let Some(newest) = history.starts().last() else {
-        return Ok(control.founding_voters.clone());
+        return Ok(Terms::founding(control.founding_voters.clone()));
     };
     let holds = |file: &&SegmentFile| SegmentSize::first_record(file.base()) == newest.first;
     let missing = || WalError::NoBoundary(newest.first);
@@ -259,7 +259,7 @@ fn voters_of(
         evidence: control.durable,
         what: error.to_string(),
     })?;
-    Ok(barrier.voters)
+    Ok(barrier.terms)
 }
 
 #[cfg(test)]

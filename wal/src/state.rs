@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use towline_protocol::epoch::{Epoch, History};
 use towline_protocol::lsn::Lsn;
 use towline_protocol::record::Digest;
-use towline_protocol::voters::Voters;
+use towline_protocol::terms::Terms;
 
 use crate::control::{self, Control};
 use crate::error::WalError;
@@ -81,9 +81,9 @@ impl Log {
         self.lineage.lock().unwrap_or_else(PoisonError::into_inner).0.last_epoch()
     }
 
-    /// The newest voter set in the log, or the founding one.
+    /// What the newest BARRIER of the log says, or its founding.
     #[must_use]
-    pub fn voters(&self) -> Voters {
+    pub fn terms(&self) -> Terms {
         self.lineage.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 

@@ -37,7 +37,7 @@ fn a_replica_holds_the_same_log_over_epochs_and_reopenings() {
         assert_eq!(replica.flush().unwrap(), primary.flush().unwrap());
         assert_eq!(replica.digest(), primary.digest());
         assert_eq!(replica.history(), primary.history());
-        assert_eq!(replica.voters(), primary.voters());
+        assert_eq!(replica.terms(), primary.terms());
         assert_eq!(contents(&replica), payloads(0..next));
     }
 }

@@ -7,6 +7,7 @@ use towline_protocol::barrier::Barrier;
 use towline_protocol::epoch::Epoch;
 use towline_protocol::id::{ClusterId, Incarnation, LogId, NodeId};
 use towline_protocol::lsn::SegmentSize;
+use towline_protocol::terms::Terms;
 use towline_protocol::voters::{Voter, Voters};
 use towline_wal::{Founding, Options, Role, Wal, found};
 
@@ -35,8 +36,7 @@ pub(crate) fn log() -> (TempDir, Arc<Wal>) {
         previous: wal.last_epoch(),
         previous_end: wal.appended(),
         digest: wal.digest(),
-        voters,
-        lease_ms: 0,
+        terms: Terms::founding(voters),
         accepted_loss: false,
     };
     wal.begin_epoch(&barrier).expect("an epoch");

@@ -59,6 +59,30 @@ async fn what_was_acknowledged_survives_the_primary_and_its_return() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_hands_over_and_every_write_under_way_is_answered() {
+    let mut cluster = Cluster::found(&["a", "b", "c"], None);
+    cluster.start_all().await;
+    let old = cluster.primary(PATIENCE).await;
+    let epoch = cluster.epoch(&old);
+    let node = cluster.node(&old).clone();
+    let mut ends = Vec::new();
+    for n in 0..50 {
+        ends.push(node.propose(epoch, format!("k{n}=v").as_bytes()).unwrap().end);
+    }
+    let last = *ends.last().unwrap();
+    let wait = node.committed(epoch, last);
+    let (answered, opened) =
+        tokio::join!(wait, node.hand_over(Some("c".parse().unwrap()), PATIENCE));
+    answered.expect("what was executed before is answered");
+    assert!(opened.unwrap() > epoch);
+    assert_eq!(cluster.primary(PATIENCE).await, "c");
+    assert!(node.propose(epoch, b"late=v").is_err(), "behind the END nothing is appended");
+    cluster.converge(PATIENCE).await;
+    assert_eq!(cluster.state("b").len(), 50);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_cluster_comes_back_with_everything() {
     let mut cluster = Cluster::found(&["a", "b", "c"], None);
     cluster.start_all().await;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::epoch::EpochStart;
-use crate::voters::Voter;
+use crate::voters::{Voter, Voters};
 
 fn epoch(number: u64) -> Epoch {
     Epoch { number, incarnation: Incarnation(number * 11) }
@@ -17,6 +17,7 @@ fn history() -> History {
         previous: Epoch::NONE,
         previous_end: Lsn::ZERO,
         digest: Digest::EMPTY,
+        accepted_loss: false,
     };
     let second = EpochStart {
         epoch: epoch(2),
@@ -24,6 +25,7 @@ fn history() -> History {
         previous: epoch(1),
         previous_end: Lsn::new(5_000),
         digest: Digest(7),
+        accepted_loss: true,
     };
     History::new([first, second]).unwrap()
 }
@@ -36,7 +38,7 @@ fn positions() -> Positions {
         last: epoch(2),
         end: Lsn::new(70_000),
         committed: Lsn::new(69_900),
-        voters: Voters::new(vec![voter], None).unwrap(),
+        sets: VoterSets::of(Voters::new(vec![voter], None).unwrap()),
         known_primary: Some(KnownPrimary {
             node: node("b"),
             epoch: epoch(4),
@@ -68,6 +70,7 @@ fn one_of_each() -> Vec<Frame> {
         Body::Welcome(Welcome::Redirect(None)),
         Body::Welcome(Welcome::Redirect(Some(node("c")))),
         Body::Welcome(Welcome::Ready),
+        Body::Welcome(Welcome::Snapshot { oldest: from }),
         Body::Welcome(Welcome::Refuse(Refusal::Stale, "fenced".to_owned())),
         Body::Ack(Ack {
             incarnation: Incarnation(1),
@@ -76,12 +79,18 @@ fn one_of_each() -> Vec<Frame> {
             applied: Lsn::new(2),
             seen: 1,
         }),
-        Body::Heartbeat(Heartbeat { committed: Lsn::new(1), appended: Lsn::new(2) }),
+        Body::Heartbeat(Heartbeat {
+            committed: Lsn::new(1),
+            appended: Lsn::new(2),
+            lease_ms: 3,
+            ended: true,
+        }),
         Body::Ask,
         Body::Positions(Box::new(positions())),
-        Body::Fence,
+        Body::Fence(Fence { newest: epoch(2), accepts_loss: true }),
         Body::Fenced(Box::new(positions())),
         Body::FenceRefused,
+        Body::HandOver,
     ];
     let frame = |body| Frame { log: LogId(77), epoch: epoch(5), number: 99, body };
     bodies.into_iter().map(frame).collect()

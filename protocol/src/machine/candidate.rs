@@ -1,13 +1,14 @@
-//! Becoming primary: ask, obey, fence, adopt, prepare, BARRIER.
+//! Becoming primary, first half: whom to ask, and when to give way. What follows, from the fence
+//! to the BARRIER, is in `fencing.rs`.
 
 use std::collections::BTreeMap;
 
-use super::{Action, Following, Machine, Role};
+use super::{Action, Change, Following, Machine, Role};
 use crate::epoch::Epoch;
-use crate::frame::{Body, Positions};
+use crate::frame::{Body, Fence, Positions};
 use crate::id::NodeId;
 use crate::lsn::Lsn;
-use crate::voters::Voters;
+use crate::voters::VotersError;
 
 /// The first pause after a candidacy that failed of its own accord, in milliseconds; it doubles.
 const BACKOFF_MS: u64 = 200;
@@ -16,18 +17,29 @@ const BACKOFF_MAX_MS: u64 = 3_200;
 /// Two nodes never try in step: each waits this much longer than the voter before it by name.
 const BACKOFF_RANK_MS: u64 = 130;
 
+/// How an operator or a coordinator wants a node promoted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Failover {
+    /// Even though the primary is alive and has its quorum.
+    pub force: bool,
+    /// Even though fewer than R voters can be reached: what only the others hold is lost, and they
+    /// are known to be stopped. Without need it makes no difference.
+    pub accept_loss: bool,
+}
+
 /// Why a node tries to become primary.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reason {
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Reason {
     /// Its role on disk is primary.
     Start,
-    /// A voter obeys a higher epoch in which nobody leads.
+    /// A voter obeys a higher epoch in which nobody leads, or a hand-over came to nothing.
     Retake,
     /// An operator or a coordinator says so.
-    Failover {
-        /// Even though the primary is alive and has its quorum.
-        force: bool,
-    },
+    Failover(Failover),
+    /// The primary says so, and has ended its own epoch.
+    HandOver,
+    /// It was primary a moment ago, and opens an epoch on other terms.
+    Change(Change),
 }
 
 /// Why a candidacy ended without a primary.
@@ -78,20 +90,49 @@ pub enum Failure {
     /// It took longer than a candidate may.
     #[error("not done within {0} ms")]
     TooLong(u64),
+    /// This node does not lead, so it can neither hand over nor change the terms.
+    #[error("{0} is not the open primary: ask the one that is")]
+    NotPrimary(NodeId),
+    /// No voter could take over in time.
+    #[error("no voter has caught up and answers: this node goes on, in a new epoch")]
+    NoSuccessor,
+    /// The voters can not be changed so.
+    #[error("the voters can not be changed so: {0}")]
+    Voters(#[from] VotersError),
+    /// The new voters would not be enough to commit anything.
+    #[error("{ready} of the {needed} new voters it takes are connected and have caught up")]
+    NotReady {
+        /// New voters that follow closely, this node included.
+        ready: usize,
+        /// The new W.
+        needed: usize,
+    },
 }
 
 /// A candidate's state.
 #[derive(Debug)]
 pub(super) struct Candidate {
-    reason: Reason,
+    pub(super) reason: Reason,
     /// The epoch it takes, from [`Phase::Obeying`] on.
     pub(super) epoch: Option<Epoch>,
-    phase: Phase,
-    started_ms: u64,
+    pub(super) phase: Phase,
+    /// When its time began to run; again with every step of a fetch.
+    pub(super) started_ms: u64,
+    /// When it began to fence.
+    pub(super) fencing_ms: u64,
+    /// If fewer than R voters obey and an operator accepts the loss: those who do.
+    pub(super) survivors: Option<Vec<NodeId>>,
+}
+
+impl Candidate {
+    /// Whether it may do without R voters.
+    pub(super) const fn may_lose(&self) -> bool {
+        matches!(self.reason, Reason::Failover(Failover { accept_loss: true, .. }))
+    }
 }
 
 #[derive(Debug)]
-enum Phase {
+pub(super) enum Phase {
     /// Where does everybody stand? Nothing has moved yet.
     Asking(BTreeMap<NodeId, Positions>),
     /// Its own fence is being made durable.
@@ -111,10 +152,10 @@ impl Machine {
     ///
     /// # Errors
     /// [`Failure`] if it can not even begin.
-    pub fn promote(&mut self, force: bool, now_ms: u64) -> Result<(), Failure> {
+    pub fn promote(&mut self, how: Failover, now_ms: u64) -> Result<(), Failure> {
         self.now_ms = self.now_ms.max(now_ms);
         let me = &self.identity;
-        if !self.voters.counts(me.node, me.incarnation) {
+        if !self.votes() {
             return Err(Failure::NotVoter(me.node));
         }
         match &self.role {
@@ -126,7 +167,7 @@ impl Machine {
             }
             Role::Following(_) => {}
         }
-        self.start_candidacy(Reason::Failover { force });
+        self.start_candidacy(Reason::Failover(how));
         Ok(())
     }
 
@@ -139,42 +180,53 @@ impl Machine {
                 && self.now_ms.saturating_sub(heard.at_ms) < self.timing.candidate_ms
         });
         let idle = following.session.is_none() && self.fence == self.fence_durable;
-        let counts = self.voters.counts(me.node, me.incarnation);
-        if self.claims && counts && idle && !heard_other && self.now_ms >= self.retry_ms {
+        if self.claims && self.votes() && idle && !heard_other && self.now_ms >= self.retry_ms {
             self.start_candidacy(Reason::Start);
         }
     }
 
     pub(super) fn start_candidacy(&mut self, reason: Reason) {
+        // Handed the log on purpose, there is nobody to give way to.
+        let asks = !matches!(reason, Reason::HandOver | Reason::Change(_));
         self.role = Role::Candidate(Candidate {
             reason,
             epoch: None,
             phase: Phase::Asking(BTreeMap::new()),
             started_ms: self.now_ms,
+            fencing_ms: self.now_ms,
+            survivors: None,
         });
+        if !asks {
+            return self.take_epoch();
+        }
         self.call_voters();
         self.judge_answers();
     }
 
     /// Calls every voter that has not answered: a lost frame must not wedge a candidate, and the
     /// others must hear that it lives.
-    fn call_voters(&mut self) {
+    pub(super) fn call_voters(&mut self) {
         let Role::Candidate(candidate) = &self.role else { return };
-        let (answered, epoch, body) = match &candidate.phase {
-            Phase::Asking(answers) => (Some(answers), self.fence, Body::Ask),
-            Phase::Fencing(fenced) => (Some(fenced), self.fence, Body::Fence),
-            Phase::Obeying => return,
-            Phase::Fetching { .. } | Phase::Preparing | Phase::Appending => {
-                (None, self.fence, Body::Fence)
+        let newest = self.voters().named_by;
+        let fence = Body::Fence(Fence { newest, accepts_loss: candidate.may_lose() });
+        let mut nodes = self.sets().nodes();
+        let (answered, body) = match &candidate.phase {
+            Phase::Asking(answers) => (Some(answers), Body::Ask),
+            Phase::Fencing(fenced) => {
+                nodes.extend(fenced.values().flat_map(|at| at.sets.nodes()));
+                (Some(fenced), fence)
             }
+            Phase::Obeying => return,
+            Phase::Fetching { .. } | Phase::Preparing | Phase::Appending => (None, fence),
         };
-        let others = self.voters.members().iter().map(|voter| voter.node);
-        let missing = others.filter(|node| {
+        nodes.sort_unstable();
+        nodes.dedup();
+        let frame = self.frame(self.fence, body);
+        let missing = nodes.into_iter().filter(|node| {
             *node != self.identity.node
                 && !answered.is_some_and(|answered| answered.contains_key(node))
         });
-        let calls: Vec<Action> =
-            missing.map(|node| Action::Send(node, self.frame(epoch, body.clone()))).collect();
+        let calls: Vec<Action> = missing.map(|node| Action::Send(node, frame.clone())).collect();
         self.actions.extend(calls);
     }
 
@@ -184,7 +236,7 @@ impl Machine {
         if self.now_ms.saturating_sub(candidate.started_ms) >= self.timing.candidate_ms {
             let failure = match &candidate.phase {
                 Phase::Fencing(fenced) => {
-                    Failure::TooFew { reached: fenced.len(), needed: self.voters.r() }
+                    Failure::TooFew { reached: fenced.len(), needed: self.voters().r() }
                 }
                 _ => Failure::TooLong(self.timing.candidate_ms),
             };
@@ -192,6 +244,7 @@ impl Machine {
         }
         self.call_voters();
         self.judge_answers();
+        self.judge_fenced();
     }
 
     /// A voter says where it stands.
@@ -209,22 +262,26 @@ impl Machine {
     fn judge_answers(&mut self) {
         let Role::Candidate(candidate) = &self.role else { return };
         let Phase::Asking(answers) = &candidate.phase else { return };
-        if let Some(failure) = self.gives_way(candidate.reason, answers) {
+        if let Some(failure) = self.gives_way(&candidate.reason, answers) {
             return self.fail_candidacy(failure);
         }
-        let counting =
-            |node: &NodeId, positions: &Positions| self.voters.counts(*node, positions.incarnation);
-        let reached = 1 + answers.iter().filter(|(node, at)| counting(node, at)).count();
-        let needed = self.voters.r();
+        let short = self.short_of_r(&self.sets(), answers);
         // Enough is enough, after a moment for a primary that lives to say so.
-        let patience_ms = self.timing.ask_ms / if reached >= needed { 4 } else { 1 };
+        let patient = short.is_some() || candidate.may_lose();
+        let patience_ms = self.timing.ask_ms / if patient { 1 } else { 4 };
         let waited = self.now_ms.saturating_sub(candidate.started_ms) >= patience_ms;
-        if answers.len() < self.voters.n() - 1 && !waited {
+        let everybody = self.sets().nodes().len();
+        if answers.len() + 1 < everybody && !waited {
             return;
         }
-        if reached < needed {
-            return self.fail_candidacy(Failure::TooFew { reached, needed });
+        match short.filter(|_| !candidate.may_lose()) {
+            Some(failure) => self.fail_candidacy(failure),
+            None => self.take_epoch(),
         }
+    }
+
+    /// Takes an epoch above all that was heard of.
+    fn take_epoch(&mut self) {
         let epoch = self.highest.max(self.fence).next(self.identity.incarnation);
         self.fence = epoch;
         self.highest = epoch;
@@ -236,7 +293,7 @@ impl Machine {
     }
 
     /// Whether an answer says that somebody else leads, or is about to.
-    fn gives_way(&self, reason: Reason, answers: &BTreeMap<NodeId, Positions>) -> Option<Failure> {
+    fn gives_way(&self, reason: &Reason, answers: &BTreeMap<NodeId, Positions>) -> Option<Failure> {
         let me = self.identity.node;
         for (from, positions) in answers {
             let Some(known_primary) =
@@ -245,153 +302,29 @@ impl Machine {
                 continue;
             };
             let speaks_of_itself = known_primary.node == *from;
+            let (node, epoch) = (known_primary.node, known_primary.epoch);
             match reason {
-                Reason::Failover { force: true } => {}
-                Reason::Failover { force: false } if speaks_of_itself && known_primary.leads => {
-                    return Some(Failure::PrimaryAlive {
-                        node: known_primary.node,
-                        epoch: known_primary.epoch,
-                    });
+                // A loss is accepted only of a side that is stopped; this one is not.
+                Reason::Failover(Failover { force, accept_loss }) => {
+                    if speaks_of_itself && known_primary.leads && (!force || *accept_loss) {
+                        return Some(Failure::PrimaryAlive { node, epoch });
+                    }
                 }
-                Reason::Failover { force: false } => {}
                 Reason::Start | Reason::Retake => {
                     if known_primary.age_ms < self.timing.candidate_ms {
-                        let (node, epoch) = (known_primary.node, known_primary.epoch);
                         return Some(Failure::OtherCandidate { node, epoch });
                     }
                 }
+                Reason::HandOver | Reason::Change(_) => {}
             }
         }
         None
     }
 
-    /// This node's own fence is durable: now ask the others to obey.
-    pub(super) fn start_fencing(&mut self, epoch: Epoch) {
-        let own = (self.identity.node, self.positions());
-        let Role::Candidate(candidate) = &mut self.role else { return };
-        if candidate.epoch != Some(epoch) || !matches!(candidate.phase, Phase::Obeying) {
-            return;
-        }
-        candidate.phase = Phase::Fencing(BTreeMap::from([own]));
-        self.call_voters();
-        self.judge_fenced();
-    }
-
-    /// A voter obeys this candidate, and says where it stands.
-    pub fn handle_fenced(&mut self, from: NodeId, epoch: Epoch, positions: Positions, now_ms: u64) {
-        self.now_ms = self.now_ms.max(now_ms);
-        if epoch != self.fence || positions.fence != epoch {
-            return;
-        }
-        if let Role::Candidate(Candidate { phase: Phase::Fencing(fenced), .. }) = &mut self.role {
-            fenced.insert(from, positions);
-            self.judge_fenced();
-        }
-    }
-
-    /// A voter obeys a higher epoch.
-    pub fn handle_fence_refused(&mut self, fence: Epoch, now_ms: u64) {
-        self.now_ms = self.now_ms.max(now_ms);
-        self.highest = self.highest.max(fence);
-        let Role::Candidate(candidate) = &self.role else { return };
-        if candidate.epoch.is_some_and(|epoch| fence > epoch) {
-            self.fail_candidacy(Failure::Outrun(fence));
-        }
-    }
-
-    /// Goes on once R of every voter set that may matter have obeyed: then fewer than W voters
-    /// can still acknowledge anything older, and one of the R holds every committed record.
-    fn judge_fenced(&mut self) {
-        let Role::Candidate(Candidate { phase: Phase::Fencing(fenced), .. }) = &self.role else {
-            return;
-        };
-        let sets = std::iter::once(&self.voters).chain(fenced.values().map(|at| &at.voters));
-        let enough = |set: &Voters| {
-            let counts = fenced.iter().filter(|(node, at)| set.counts(**node, at.incarnation));
-            counts.count() >= set.r()
-        };
-        if !sets.into_iter().all(enough) {
-            return;
-        }
-        let longest = fenced.iter().max_by_key(|(node, at)| {
-            // Among equals this node's own, which needs no fetching.
-            (at.last, at.end, **node == self.identity.node)
-        });
-        let Some((&from, at)) = longest else { return };
-        let (last, end) = (at.last, at.end);
-        if from == self.identity.node {
-            return self.prepare();
-        }
-        if let Role::Candidate(candidate) = &mut self.role {
-            candidate.phase = Phase::Fetching { from, last, end };
-        }
-        self.actions.push_back(Action::Fetch(from, self.fence));
-    }
-
-    /// Whether this candidate is fetching in `epoch`.
-    pub(super) fn fetches(&self, epoch: Epoch) -> bool {
-        matches!(&self.role, Role::Candidate(Candidate { phase: Phase::Fetching { .. }, .. })
-            if self.fence == epoch)
-    }
-
-    /// The log now ends at `end`, all of it on disk; [`Machine::handle_history`] came before.
-    pub fn handle_fetched(&mut self, end: Lsn, now_ms: u64) {
-        self.now_ms = self.now_ms.max(now_ms);
-        let Role::Candidate(Candidate {
-            phase: Phase::Fetching { last, end: wanted, from }, ..
-        }) = &self.role
-        else {
-            return;
-        };
-        if (self.history.last_epoch(), end) != (*last, *wanted) {
-            let failure = format!("{from} promised {last} up to {wanted}, the log ends at {end}");
-            return self.fail_candidacy(Failure::Fetch(failure));
-        }
-        self.appended = end;
-        self.flushed = end;
-        self.prepare();
-    }
-
-    /// The longest log can not be had.
-    pub fn handle_fetch_failed(&mut self, epoch: Epoch, reason: String, now_ms: u64) {
-        self.now_ms = self.now_ms.max(now_ms);
-        if self.fetches(epoch) {
-            self.fail_candidacy(Failure::Fetch(reason));
-        }
-    }
-
-    fn prepare(&mut self) {
-        let action = Action::Prepare {
-            old: self.history.last_epoch(),
-            new: self.fence,
-            final_lsn: self.flushed,
-        };
-        if let Role::Candidate(candidate) = &mut self.role {
-            candidate.phase = Phase::Preparing;
-            self.actions.push_back(action);
-        }
-    }
-
-    /// The hook has prepared for `epoch`, or refused.
-    pub fn handle_prepared(&mut self, epoch: Epoch, verdict: Result<(), String>, now_ms: u64) {
-        self.now_ms = self.now_ms.max(now_ms);
-        let Role::Candidate(candidate) = &mut self.role else { return };
-        if candidate.epoch != Some(epoch) || !matches!(candidate.phase, Phase::Preparing) {
-            return;
-        }
-        match verdict {
-            Err(reason) => self.fail_candidacy(Failure::Vetoed(reason)),
-            Ok(()) => {
-                candidate.phase = Phase::Appending;
-                self.actions.push_back(Action::AppendBarrier(epoch, self.voters.clone()));
-            }
-        }
-    }
-
     /// Gives up. What was fenced stays fenced; nothing was written.
-    fn fail_candidacy(&mut self, failure: Failure) {
+    pub(super) fn fail_candidacy(&mut self, failure: Failure) {
         self.role = Role::Following(Following::default());
-        let members = self.voters.members();
+        let members = self.voters().members();
         let rank = members.iter().position(|voter| voter.node == self.identity.node).unwrap_or(0);
         let pause_ms = (BACKOFF_MS << self.attempts.min(8)).min(BACKOFF_MAX_MS);
         self.attempts = self.attempts.saturating_add(1);

@@ -1,10 +1,12 @@
 //! A replica's part: whom to follow, what to accept, what to acknowledge.
 
+use super::lead::QUORUM_HEARTBEATS;
 use super::{Action, Machine, Role};
 use crate::epoch::{Epoch, History};
 use crate::frame::{Ack, Frame, Heartbeat, Hello, PROTOCOL_VERSION, Purpose, Refusal, Welcome};
 use crate::id::NodeId;
 use crate::lsn::Lsn;
+use crate::planted::{Bug, planted};
 use crate::record::Digest;
 
 /// A replica's state.
@@ -49,6 +51,11 @@ pub enum Decision {
         /// The digest the logs must share there.
         digest: Digest,
     },
+    /// The answering log begins at this position, behind the end of this one: a snapshot is needed.
+    Snapshot {
+        /// The oldest position the answering log still holds.
+        oldest: Lsn,
+    },
     /// Dial that node instead, or any other.
     Redial(Option<NodeId>),
     /// Not now, or not ever: the reason is for the operator.
@@ -88,11 +95,16 @@ impl Machine {
         }
     }
 
-    /// The answer to this node's [`Hello`], from a node in `epoch`.
-    pub fn handle_welcome(&mut self, epoch: Epoch, purpose: Purpose, answer: Welcome) -> Decision {
+    /// The answer of `from`, which obeys `epoch`, to this node's [`Hello`].
+    pub fn handle_welcome(
+        &mut self,
+        from: NodeId,
+        epoch: Epoch,
+        purpose: Purpose,
+        answer: Welcome,
+    ) -> Decision {
         if let Welcome::Refuse(refusal, reason) = answer {
-            self.highest = self.highest.max(epoch);
-            return Decision::Refused(refusal, reason);
+            return self.handle_refusal(epoch, refusal, reason);
         }
         if let Welcome::Redirect(node) = answer {
             return Decision::Redial(node.filter(|node| *node != self.identity.node));
@@ -111,14 +123,51 @@ impl Machine {
                 Decision::Stream { epoch, from, digest, until }
             }
             Welcome::Truncate { to, digest } if to < self.flushed => {
+                if self.cut_off_by_replaced(from, epoch, to) {
+                    let reason = format!(
+                        "{from} comes with the disk {}, which this log has replaced: stop it",
+                        epoch.incarnation
+                    );
+                    return Decision::Refused(Refusal::Incarnation, reason);
+                }
                 if to < self.committed {
                     return self.quarantine_cut(epoch, to);
                 }
                 Decision::Cut { epoch, to, digest }
             }
+            Welcome::Snapshot { oldest } => Decision::Snapshot { oldest },
             // An answer to an older hello, or to none of ours: dial again.
             _ => Decision::Redial(None),
         }
+    }
+
+    fn handle_refusal(&mut self, epoch: Epoch, refusal: Refusal, reason: String) -> Decision {
+        self.highest = self.highest.max(epoch);
+        match refusal {
+            // A disk that forgot counts no longer, and must not pass for the one that promised.
+            Refusal::LostAcked => {
+                self.handle_contradiction(reason.clone());
+                self.actions.push_back(Action::Renew);
+            }
+            Refusal::Diverged | Refusal::LossAccepted => {
+                self.handle_contradiction(reason.clone());
+            }
+            _ => {}
+        }
+        Decision::Refused(refusal, reason)
+    }
+
+    /// Whether a primary on a disk that this log has replaced wants that very record cut. Where a
+    /// single voter is enough to fence, the replaced disk could lead by itself, and this node's ack
+    /// would commit it.
+    fn cut_off_by_replaced(&self, from: NodeId, epoch: Epoch, to: Lsn) -> bool {
+        let sets = self.terms.sets.as_slice();
+        let Some((newest, older)) = sets.split_last() else { return false };
+        let start = self.history.start_of(newest.named_by);
+        let cut_off = start.is_some_and(|start| start.first >= to);
+        let alone = older.last().is_none_or(|older| older.r() == 1);
+        let voided = newest.voids(from, epoch.incarnation) && alone;
+        voided && cut_off && !planted(Bug::ReplacedDiskObeyed)
     }
 
     fn quarantine_cut(&mut self, epoch: Epoch, to: Lsn) -> Decision {
@@ -170,7 +219,8 @@ impl Machine {
     /// sent them.
     #[must_use]
     pub fn accepts(&self, epoch: Epoch) -> bool {
-        self.session().is_some_and(|session| session.epoch == epoch && epoch == self.fence)
+        let fenced = epoch == self.fence || planted(Bug::RecordsOfOldEpoch);
+        self.session().is_some_and(|session| session.epoch == epoch && fenced)
     }
 
     /// The primary's news. `false` if it is not, or no longer, this node's primary.
@@ -186,6 +236,10 @@ impl Machine {
         session.seen = session.seen.max(frame.number);
         let (primary, epoch) = (session.primary, session.epoch);
         self.hear(primary, epoch);
+        self.promise(news.lease_ms);
+        if news.ended {
+            self.release_promise();
+        }
         self.follow_commit();
         true
     }
@@ -193,18 +247,29 @@ impl Machine {
     /// What to acknowledge now; `None` without a live session. Repeating it does no harm.
     #[must_use]
     pub fn ack(&self) -> Option<(Epoch, Ack)> {
-        let session = self.session().filter(|session| session.epoch == self.fence_durable)?;
-        if session.epoch != self.fence {
+        let session = self.session()?;
+        let obeyed = session.epoch == self.fence_durable && session.epoch == self.fence;
+        if !obeyed && !planted(Bug::AckOutlivesFence) {
             return None;
         }
         let ack = Ack {
             incarnation: self.identity.incarnation,
             received: self.appended,
-            flushed: self.flushed,
+            flushed: if planted(Bug::AckBeforeFlush) { self.appended } else { self.flushed },
             applied: self.applied,
             seen: session.seen,
         };
         Some((session.epoch, ack))
+    }
+
+    /// The primary of the live stream.
+    pub(super) fn session_primary(&self) -> Option<NodeId> {
+        self.session().map(|session| session.primary)
+    }
+
+    /// Whether something heard then was heard a moment ago.
+    pub(super) fn is_recent(&self, at_ms: u64) -> bool {
+        at_ms + QUORUM_HEARTBEATS * self.timing.heartbeat_ms >= self.now_ms
     }
 
     fn session(&self) -> Option<&Session> {
@@ -217,7 +282,8 @@ impl Machine {
     /// Takes the primary's word for what is committed, as far as this log holds it on disk.
     pub(super) fn follow_commit(&mut self) {
         if let Some(committed) = self.session().map(|session| session.committed) {
-            self.commit(committed.min(self.flushed));
+            let uncapped = planted(Bug::CommitHeardUncapped);
+            self.commit(if uncapped { committed } else { committed.min(self.flushed) });
         }
     }
 }

@@ -1,27 +1,33 @@
 //! A primary's part: whom to serve, what is committed, and whether it still leads.
 
-use super::{Action, Machine, Reason, Role, Timing};
-use crate::epoch::Epoch;
+use super::candidate::Reason;
+use super::hand_over::HandOver;
+use super::promise::Sent;
+use super::{Action, Machine, Role, Timing};
+use crate::epoch::{CommonPoint, Epoch};
 use crate::frame::{
     Ack, Body, Heartbeat, Hello, PROTOCOL_VERSION, Positions, Purpose, Refusal, Welcome,
 };
 use crate::id::NodeId;
 use crate::lsn::Lsn;
+use crate::planted::{Bug, planted};
 use crate::record::Digest;
 use crate::tally::Tally;
 
 /// A primary is thought to have its quorum while W voters were heard within so many heartbeats.
-const QUORUM_HEARTBEATS: u64 = 5;
+pub(super) const QUORUM_HEARTBEATS: u64 = 5;
 
 /// A primary's state.
 #[derive(Debug)]
 pub(super) struct Leading {
     pub(super) epoch: Epoch,
-    /// The end of the BARRIER: nothing is committed in this epoch before it is.
-    pub(super) barrier_end: Lsn,
     /// Whether clients are served: the BARRIER is committed and applied.
     pub(super) open: bool,
     pub(super) tally: Tally,
+    /// The hand-over under way.
+    pub(super) hand_over: Option<HandOver>,
+    /// When the newest heartbeats went out, for leases.
+    pub(super) sent: Sent,
     /// The number of the newest heartbeat.
     number: u64,
     /// The newest heartbeat that a round waits for; `seen <= number`.
@@ -33,16 +39,42 @@ pub(super) struct Leading {
 }
 
 impl Leading {
-    pub(super) const fn new(epoch: Epoch, barrier_end: Lsn, tally: Tally) -> Self {
+    pub(super) fn new(epoch: Epoch, tally: Tally) -> Self {
         Self {
             epoch,
-            barrier_end,
             open: false,
             tally,
+            hand_over: None,
+            sent: Sent::default(),
             number: 1,
             seen: 0,
             again: false,
             refused_ms: None,
+        }
+    }
+
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether the epoch was ended: its END is committed.
+    pub(super) fn is_ended(&self) -> bool {
+        self.hand_over.as_ref().is_some_and(HandOver::is_ended)
+    }
+
+    /// The next heartbeat.
+    fn beat(&mut self, now_ms: u64) {
+        self.number += 1;
+        self.sent.note(self.number, now_ms);
+    }
+
+    /// How far W voters have echoed; begins the next round if one is waited for.
+    fn count_echoes(&mut self, now_ms: u64) {
+        self.seen = self.seen.max(self.tally.seen_by_w(self.number));
+        if self.again && self.seen == self.number {
+            self.again = false;
+            self.beat(now_ms);
+            self.seen = self.seen.max(self.tally.seen_by_w(self.number));
         }
     }
 
@@ -95,16 +127,10 @@ impl Machine {
             let reason = format!("{} obeys {}, above {}", hello.node, hello.fence, leading.epoch);
             return Welcome::Refuse(Refusal::Stale, reason);
         }
-        let voter = leading.tally.voters().get(hello.node);
-        if let Some(voter) = voter.filter(|voter| voter.incarnation != hello.incarnation) {
-            let reason = format!(
-                "{} comes with incarnation {}, but {} is the one that counts; its disk was \
-                 replaced: grant the new one first",
-                hello.node, hello.incarnation, voter.incarnation
-            );
-            return Welcome::Refuse(Refusal::Incarnation, reason);
-        }
-        let acked = leading.tally.progress().get(&hello.node).map(|known| known.flushed);
+        // Another life of a voter's disk is served like any replica: it counts once it is granted.
+        let known = leading.tally.progress().get(&hello.node);
+        let same_life = known.filter(|known| known.incarnation == hello.incarnation);
+        let acked = same_life.map(|known| known.flushed);
         if let Some(acked) = acked.filter(|acked| *acked > hello.end) {
             let reason = format!(
                 "{} acknowledged up to {acked} in epoch {} and now holds {}: its disk lost writes",
@@ -117,7 +143,14 @@ impl Machine {
 
     /// STREAM or TRUNCATE: the last common entry of both histories, the lower of its two ends.
     fn match_logs(&self, hello: &Hello, end: Lsn, until: Option<Lsn>) -> Welcome {
-        let common = self.history.common_point(end, &hello.history, hello.end);
+        let common = if planted(Bug::ForkByLengthAlone) {
+            CommonPoint { epoch: self.last_epoch(), end: end.min(hello.end) }
+        } else {
+            self.history.common_point(end, &hello.history, hello.end)
+        };
+        if let Some(refusal) = self.given_up(hello, common) {
+            return refusal;
+        }
         if hello.committed > common.end {
             let reason = format!(
                 "{} has committed up to {}, but the logs part at {} ({}); its epochs \
@@ -131,12 +164,30 @@ impl Machine {
             );
             return Welcome::Refuse(Refusal::Diverged, reason);
         }
+        if common.end < self.oldest {
+            return Welcome::Snapshot { oldest: self.oldest };
+        }
         let digest = Digest::EMPTY;
         if common.end == hello.end {
             Welcome::Stream { from: common.end, digest, until }
         } else {
             Welcome::Truncate { to: common.end, digest }
         }
+    }
+
+    /// The refusal of a node that has committed what an operator gave up when an epoch of this log
+    /// was opened: only an operator can say that it, too, gives that up.
+    fn given_up(&self, hello: &Hello, common: CommonPoint) -> Option<Welcome> {
+        let mut behind = self.history.starts().iter().rev();
+        let lossy = behind.find(|start| start.accepted_loss && start.previous_end >= common.end)?;
+        (hello.committed > common.end).then(|| {
+            let reason = format!(
+                "when epoch {} was opened an operator gave up what {} has committed from {} to {}: \
+                 keep its folder aside, and found it anew",
+                lossy.epoch, hello.node, common.end, hello.committed
+            );
+            Welcome::Refuse(Refusal::LossAccepted, reason)
+        })
     }
 
     fn foreign(&self, hello: &Hello) -> Option<(Refusal, String)> {
@@ -168,14 +219,13 @@ impl Machine {
         None
     }
 
-    /// A replica's ack. `false` if it is of another epoch or of a life that does not count.
+    /// A replica's ack. `false` if it is of another epoch, or cannot be.
     pub fn handle_ack(&mut self, from: NodeId, epoch: Epoch, ack: &Ack, now_ms: u64) -> bool {
         self.now_ms = self.now_ms.max(now_ms);
         let Role::Leading(leading) = &mut self.role else { return false };
-        let voter = leading.tally.voters().get(from);
-        let counts = voter.is_none_or(|voter| voter.incarnation == ack.incarnation);
         // More than was ever appended is a lie or a bug; counting it would commit the future.
-        if epoch != leading.epoch || !counts || ack.flushed > self.appended {
+        let possible = ack.flushed <= self.appended && ack.seen <= leading.number;
+        if (epoch != leading.epoch && !planted(Bug::EchoWithoutEpoch)) || !possible {
             return false;
         }
         leading.tally.merge(from, ack, self.now_ms);
@@ -183,14 +233,16 @@ impl Machine {
         true
     }
 
-    /// The BARRIER of `epoch` is appended and ends at `end`.
+    /// The BARRIER of `epoch` is appended and ends at `end`; [`Machine::handle_history`] came
+    /// before.
     pub fn handle_barrier(&mut self, epoch: Epoch, end: Lsn, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
         if epoch != self.fence || !matches!(self.role, Role::Candidate(_)) {
             return;
         }
-        let tally = Tally::new(self.identity.node, self.voters.clone());
-        self.role = Role::Leading(Leading::new(epoch, end, tally));
+        let me = (self.identity.node, self.identity.incarnation);
+        let tally = Tally::new(me, self.terms.sets.clone(), end);
+        self.role = Role::Leading(Leading::new(epoch, tally));
         self.claims = true;
         self.attempts = 0;
         self.handle_appended(end);
@@ -201,27 +253,23 @@ impl Machine {
     /// included (Raft §5.4.2: what an older epoch left behind commits only with it).
     pub(super) fn count(&mut self) {
         let Role::Leading(leading) = &mut self.role else { return };
-        if leading.epoch != self.fence {
+        if leading.epoch != self.fence && !planted(Bug::FencedPrimaryCounts) {
             return; // Fenced: not even the own flush counts any more.
         }
-        let reached = leading.tally.flushed_by_w(self.flushed);
-        let barrier_end = leading.barrier_end;
-        let seen = leading.tally.seen_by_w(leading.number);
-        leading.seen = leading.seen.max(seen);
-        if leading.again && leading.seen == leading.number {
-            leading.again = false;
-            leading.number += 1;
-            leading.seen = leading.seen.max(leading.tally.seen_by_w(leading.number));
-        }
-        if reached >= barrier_end {
-            self.commit(reached.min(self.appended));
+        let committed = leading.tally.committed(self.flushed);
+        leading.count_echoes(self.now_ms);
+        if let Some(committed) = committed {
+            self.commit(committed.min(self.appended));
         }
         self.open_if_ready();
+        self.press_hand_over();
     }
 
     pub(super) fn open_if_ready(&mut self) {
         let Role::Leading(leading) = &mut self.role else { return };
-        let ready = self.committed >= leading.barrier_end && self.applied >= leading.barrier_end;
+        let barrier_end = leading.tally.barrier_end();
+        let applied = self.applied >= barrier_end || planted(Bug::OpenBeforeApplied);
+        let ready = self.committed >= barrier_end && applied;
         if ready && !leading.open && leading.epoch == self.fence {
             leading.open = true;
             self.actions.push_back(Action::Open(leading.epoch));
@@ -234,7 +282,12 @@ impl Machine {
     pub fn heartbeat(&self) -> Option<(Epoch, u64, Heartbeat)> {
         match &self.role {
             Role::Leading(leading) if leading.epoch == self.fence => {
-                let news = Heartbeat { committed: self.committed, appended: self.appended };
+                let news = Heartbeat {
+                    committed: self.committed,
+                    appended: self.appended,
+                    lease_ms: if leading.open { self.terms.lease_ms } else { 0 },
+                    ended: leading.is_ended(),
+                };
                 Some((leading.epoch, leading.number, news))
             }
             _ => None,
@@ -252,9 +305,9 @@ impl Machine {
         if leading.epoch != self.fence {
             return Err(RetryRound);
         }
-        let wanted = leading.number + 1;
+        let wanted = leading.number + u64::from(!planted(Bug::RoundBeganTooEarly));
         if leading.seen == leading.number {
-            leading.number = wanted;
+            leading.beat(self.now_ms);
             self.count(); // A single voter is its own commit set.
         } else {
             leading.again = true;
@@ -275,15 +328,22 @@ impl Machine {
     /// to call on it, and none of its replicas may be left to tell it. Once a voter is known to
     /// obey a higher epoch, and nobody leads in it for a while, it takes a new one.
     pub(super) fn keep_leading(&mut self) {
-        let Role::Leading(leading) = &self.role else { return };
-        let refused_ms = leading.refused_ms.unwrap_or(self.now_ms);
+        if self.keep_handing_over() {
+            return;
+        }
+        let (now_ms, leased) = (self.now_ms, self.terms.lease_ms > 0);
+        let Role::Leading(leading) = &mut self.role else { return };
+        if leased {
+            leading.beat(now_ms); // A lease is renewed by the echo of a numbered heartbeat.
+        }
+        let refused_ms = leading.refused_ms.unwrap_or(now_ms);
         if self.now_ms.saturating_sub(refused_ms) >= self.timing.candidate_ms {
             self.step_down();
             return self.start_candidacy(Reason::Retake);
         }
         if !leading.hears_w(&self.timing, self.now_ms) {
             let me = self.identity.node;
-            let others = self.voters.members().iter().map(|voter| voter.node);
+            let others = self.sets().nodes().into_iter();
             let ask = self.frame(self.fence, Body::Ask);
             let asks =
                 others.filter(|node| *node != me).map(|node| Action::Send(node, ask.clone()));
@@ -303,8 +363,8 @@ impl Machine {
             known_primary.epoch > epoch && known_primary.age_ms < self.timing.candidate_ms
         });
         if let Some(known_primary) = newer {
-            self.step_down();
             self.hear(known_primary.node, known_primary.epoch);
+            self.step_down();
         }
     }
 }

@@ -11,6 +11,7 @@ use towline_protocol::epoch::Epoch;
 use towline_protocol::id::{ClusterId, Incarnation, LogId, NodeId};
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::RecordKind;
+use towline_protocol::terms::Terms;
 use towline_protocol::voters::{Voter, Voters};
 use towline_wal::{Appended, Founding, Level, Options, Report, Role, Wal, WalError, found};
 
@@ -67,8 +68,7 @@ pub fn barrier(wal: &Wal, number: u64) -> Barrier {
         previous: wal.last_epoch(),
         previous_end: wal.appended(),
         digest: wal.digest(),
-        voters: voters(),
-        lease_ms: 0,
+        terms: Terms::founding(voters()),
         accepted_loss: false,
     }
 }

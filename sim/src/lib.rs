@@ -1,36 +1,67 @@
-//! A toy cluster around the real [`towline_protocol::machine::Machine`]: a toy disk, network,
-//! driver and operator, all driven by one seeded source of randomness and one virtual clock.
+//! A whole cluster in one thread: the real rules over the real log, on simulated disks and a
+//! simulated network, in virtual time, with everything drawn from one seed.
+//!
+//! - `world`: the event loop; `node`, `disk`, `engine`, `net`: what a cluster consists of;
+//! - `act`, `session`, `serve`: the driver, which carries out what the rules decide;
+//! - `client`, `fault`, `operate`: who uses it, what breaks it, and who makes it worse;
+//! - `check`: what must hold, written without a look at the rules;
+//! - [`Plant`]: bugs built in on purpose, to prove that the checks can fail.
+//!
+//! A schedule has two phases: some seconds of faults, in which nothing may be violated; then all
+//! is repaired, and the cluster must commit and converge in time.
 
-pub(crate) mod act;
-pub(crate) mod check;
-pub(crate) mod client;
-pub(crate) mod disk;
-pub(crate) mod fault;
-pub(crate) mod net;
-pub(crate) mod node;
-pub(crate) mod rng;
-pub(crate) mod session;
-pub(crate) mod world;
+#![forbid(unsafe_code)]
 
-/// A bug built into the toy on purpose, to prove that the checks can fail.
+mod act;
+mod check;
+mod client;
+mod disk;
+mod engine;
+mod fault;
+mod net;
+mod node;
+mod operate;
+mod plant;
+mod rng;
+mod serve;
+mod session;
+mod world;
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+pub use plant::Plant;
+use world::World;
+
+/// A schedule that kept every promise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Plant {
-    /// A node says that records are flushed when they are only appended.
-    AckBeforeFlush,
-    /// A fence is reported as durable without having been written.
-    FenceNotWritten,
-    /// A voter goes on taking and acknowledging records of the epoch it no longer obeys.
-    AckAfterFence,
-    /// A client is answered when the primary's own disk has the write.
-    ReplyOnOwnFlush,
-    /// A read is answered without its round.
-    ReadWithoutRound,
-    /// A cut takes one record more than the fork says.
-    CutTooDeep,
-    /// A cut is reported and not made.
-    CutNotMade,
-    /// The longest log is reported as fetched, and was not.
-    FetchNotMade,
-    /// A read is evaluated against what was committed a while ago.
-    StaleRead,
+pub struct Ran {
+    /// A hash over everything that happened: equal for equal schedules.
+    pub trace: u64,
+    /// How long it took, in virtual milliseconds.
+    pub virtual_ms: u64,
+    /// How many events there were.
+    pub events: u64,
+}
+
+thread_local! {
+    static SAID: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Runs the schedule of `seed`, with a bug built in if `plant` names one; `tells` prints what
+/// happens.
+///
+/// # Errors
+/// What was violated, in one line.
+pub fn run(seed: u64, plant: Option<Plant>, tells: bool) -> Result<Ran, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        std::panic::set_hook(Box::new(|panic| {
+            let said = panic.to_string().replace('\n', " ");
+            SAID.with(|cell| *cell.borrow_mut() = said);
+        }));
+    });
+    catch_unwind(AssertUnwindSafe(|| World::new(seed, plant, tells).run()))
+        .map_err(|_| SAID.with(RefCell::take))
 }

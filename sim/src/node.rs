@@ -1,33 +1,62 @@
 //! One node: its disk, and what a crash takes from it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use towline_protocol::epoch::Epoch;
 use towline_protocol::frame::Purpose;
-use towline_protocol::id::{ClusterId, Incarnation, LogId, NodeId};
+use towline_protocol::id::{LogId, NodeId};
 use towline_protocol::lsn::Lsn;
 use towline_protocol::machine::{Action, Decision, Identity, Machine, RoleView, Stored, Timing};
+use towline_wal::{Cursor, Level, Role, Wal, WalError};
 
-use super::disk::{Disk, SEGMENT};
-use super::net::{LinkId, Packet};
+use crate::disk::{CLUSTER, Copy, SEGMENT, Store};
+use crate::engine::{Engine, KEYS};
+use crate::net::{LinkId, Packet};
 
 pub(crate) const LOG: LogId = LogId(7);
-pub(crate) const TIMING: Timing = Timing { heartbeat_ms: 20, ask_ms: 80, candidate_ms: 500 };
+pub(crate) const TIMING: Timing = Timing { heartbeat_ms: 25, ask_ms: 80, candidate_ms: 400 };
+
+/// A node's clock: it runs at a speed of its own, and jumps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    pub(crate) ahead_ms: u64,
+    /// Its milliseconds in a thousand true ones.
+    pub(crate) rate: u64,
+}
+
+impl Clock {
+    pub(crate) const fn at(self, now_ms: u64) -> u64 {
+        self.ahead_ms + now_ms * self.rate / 1_000
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Node {
-    pub(crate) identity: Identity,
-    pub(crate) disk: Disk,
+    pub(crate) name: NodeId,
+    pub(crate) store: Store,
     /// Counts starts, so that what was begun in an earlier life does not reach a later one.
     pub(crate) life: u64,
     /// What runs; `None` while the node is down.
-    pub(crate) up: Option<Running>,
+    pub(crate) up: Option<Box<Running>>,
+    pub(crate) clock: Clock,
+    /// It handles nothing before.
+    pub(crate) paused_until_ms: u64,
+    /// Whom its configuration names.
+    pub(crate) peers: Vec<usize>,
+    /// A backup of its disk.
+    pub(crate) copy: Option<Copy>,
+    /// Whether its disk was lost and another took its place.
+    pub(crate) replaced: bool,
 }
 
 /// A running node: everything a crash takes.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) machine: Machine,
+    pub(crate) wal: Arc<Wal>,
+    /// The fence on its disk.
+    pub(crate) fence: Epoch,
     /// Actions not yet begun, and how far the current one is.
     pub(crate) actions: VecDeque<Action>,
     pub(crate) current: Option<(Action, u8)>,
@@ -36,12 +65,15 @@ pub(crate) struct Running {
     pub(crate) follow: Option<Follow>,
     pub(crate) serving: BTreeMap<LinkId, Serve>,
     pub(crate) flushing: bool,
-    pub(crate) applied: Lsn,
+    pub(crate) engine: Engine,
+    pub(crate) applier: Cursor,
+    /// On an open primary: the engine's values with everything behind them in the log.
+    pub(crate) view: [u64; KEYS],
+    /// A hand-over is under way: nothing new is executed.
+    pub(crate) quiesced: bool,
     pub(crate) writes: Vec<Write>,
     pub(crate) reads: Vec<Read>,
-    /// How far [`super::check::Checks`] has compared the committed log.
-    pub(crate) checked: Lsn,
-    /// The epoch it acknowledges in though it should not: [`super::Plant::AckAfterFence`].
+    /// The epoch it acknowledges in though it should not: [`crate::Plant::AckAfterFence`].
     pub(crate) zombie: Option<(LinkId, Epoch)>,
 }
 
@@ -72,67 +104,78 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Serve {
     pub(crate) epoch: Epoch,
-    /// How many records were sent or are known to be there.
-    pub(crate) sent: usize,
-    pub(crate) until: Option<usize>,
+    pub(crate) cursor: Cursor,
+    /// Counts its frames of records.
+    pub(crate) number: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Write {
-    pub(crate) id: u64,
+    pub(crate) value: u64,
     pub(crate) end: Lsn,
     pub(crate) epoch: Epoch,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Read {
-    /// What the read saw.
+    /// Which operation of the checks' history it is.
+    pub(crate) op: usize,
+    pub(crate) value: u64,
+    /// How far the log reached that it saw.
     pub(crate) seen: Lsn,
-    /// What everybody's acknowledged writes reached when it began.
-    pub(crate) acked: Lsn,
     pub(crate) round: u64,
     pub(crate) epoch: Epoch,
 }
 
 impl Node {
-    pub(crate) fn new(index: usize, disk: Disk) -> Self {
-        let identity = Identity {
-            cluster: ClusterId(1),
-            log: LOG,
-            node: name(index),
-            incarnation: Incarnation(index as u64 + 1),
-            segment_size: SEGMENT,
-        };
-        Self { identity, disk, life: 0, up: None }
+    pub(crate) fn now_ms(&self, true_ms: u64) -> u64 {
+        self.clock.at(true_ms)
     }
 
-    pub(crate) fn start(&mut self, now_ms: u64) {
-        let disk = &self.disk;
-        let stored = Stored {
-            fence: disk.fence,
-            history: disk.history.clone(),
-            terms: disk.voters.clone(),
-            oldest: Lsn::ZERO,
-            end: disk.end(),
-            committed: disk.committed.max(disk.applied),
-            applied: disk.applied,
-            claims: disk.claims,
+    /// Opens the log and starts the rules on what it says.
+    pub(crate) fn start(&mut self, true_ms: u64) -> Result<(), WalError> {
+        let wal = self.store.open()?;
+        let control = wal.control();
+        let engine = self.store.engine;
+        let identity = Identity {
+            cluster: CLUSTER,
+            log: LOG,
+            node: self.name,
+            incarnation: control.incarnation,
+            segment_size: SEGMENT,
         };
+        let stored = Stored {
+            fence: control.fence,
+            history: wal.history(),
+            terms: wal.terms(),
+            oldest: Lsn::ZERO,
+            end: wal.flushed(),
+            committed: control.committed.max(engine.applied),
+            applied: engine.applied,
+            claims: control.role == Role::Primary,
+        };
+        let machine = Machine::new(identity, TIMING, stored, self.now_ms(true_ms));
+        let applier = wal.cursor(engine.applied, Level::Appended)?;
         self.life += 1;
-        self.up = Some(Running {
-            machine: Machine::new(self.identity, TIMING, stored, now_ms),
+        self.up = Some(Box::new(Running {
+            machine,
+            fence: control.fence,
             actions: VecDeque::new(),
             current: None,
             trying: false,
             follow: None,
             serving: BTreeMap::new(),
             flushing: false,
-            applied: disk.applied,
+            engine,
+            applier,
+            view: engine.values,
+            quiesced: false,
             writes: Vec::new(),
             reads: Vec::new(),
-            checked: Lsn::ZERO,
             zombie: None,
-        });
+            wal,
+        }));
+        Ok(())
     }
 
     /// The epoch this node serves clients in.
@@ -147,12 +190,33 @@ impl Running {
     pub(crate) fn is_following(&self) -> bool {
         matches!(self.machine.role(), RoleView::Replica { .. })
     }
+
+    /// Whether this node is the candidate of `epoch`; an action may be overtaken.
+    pub(crate) fn tries(&self, epoch: Epoch) -> bool {
+        self.machine.role() == RoleView::Candidate && self.machine.fence() == epoch
+    }
+
+    /// Tells the rules what the log's epochs and terms are now.
+    pub(crate) fn learn(&mut self) {
+        let (history, terms) = (self.wal.history(), self.wal.terms());
+        self.machine.handle_history(history, terms);
+    }
+
+    /// Promises `epoch` on disk.
+    pub(crate) fn persist_fence(&mut self, epoch: Epoch) -> Result<(), WalError> {
+        if epoch > self.fence {
+            self.wal.update_control(|control| control.fence = control.fence.max(epoch))?;
+            self.fence = epoch;
+        }
+        Ok(())
+    }
 }
 
 pub(crate) fn name(index: usize) -> NodeId {
-    format!("n{index}").parse().expect("a letter and a digit name a node")
+    const NAMES: [&str; 5] = ["n0", "n1", "n2", "n3", "n4"];
+    NAMES[index].parse().expect("a letter and a digit name a node")
 }
 
 pub(crate) fn index(name: NodeId) -> usize {
-    name.as_str()[1..].parse().expect("nodes are named by their index")
+    usize::from(name.to_bytes()[1] - b'0')
 }

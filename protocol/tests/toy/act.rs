@@ -4,6 +4,7 @@
 use towline_protocol::epoch::Epoch;
 use towline_protocol::frame::Purpose;
 use towline_protocol::machine::{Action, RoleView};
+use towline_protocol::terms::Terms;
 
 use super::Plant;
 use super::node::{Phase, index};
@@ -45,6 +46,7 @@ impl World {
             Action::Obey(epoch) => self.obey(node, *epoch, step),
             Action::Demote => {
                 let up = self.up(node).expect("a step is of a node that runs");
+                up.quiesced = None;
                 up.writes.clear();
                 up.reads.clear();
                 self.close_served(node);
@@ -57,18 +59,31 @@ impl World {
                 false
             }
             Action::Prepare { new, .. } => self.prepare(node, *new),
-            Action::AppendBarrier { epoch, .. } => self.append_barrier(node, *epoch),
+            Action::AppendBarrier { epoch, terms, accepted_loss } => {
+                self.append_barrier(node, *epoch, terms.clone(), *accepted_loss)
+            }
             Action::Open(epoch) => {
                 self.checks.opened(&self.nodes[node], *epoch);
+                self.opened += 1;
                 false
             }
             Action::Join => {
                 self.nodes[node].disk.claims = false;
                 false
             }
-            Action::Quiesce(_) | Action::AppendEnd(_) | Action::HandedOver(_) | Action::Renew => {
-                unreachable!("the toy hands nothing over")
+            Action::Quiesce(epoch) => {
+                let now_ms = self.now_ms;
+                let up = self.up(node).expect("it runs");
+                up.quiesced = Some(*epoch);
+                up.machine.handle_quiesced(*epoch, now_ms);
+                false
             }
+            Action::AppendEnd(epoch) => self.append_end(node, *epoch),
+            Action::HandedOver(ended) => {
+                self.checks.handed_over += u64::from(ended.is_ok());
+                false
+            }
+            Action::Renew => panic!("a sound disk is told that it lost writes"),
             Action::Ended(_) => false,
             Action::Send(..) => unreachable!("frames are sent by pump"),
         };
@@ -140,7 +155,19 @@ impl World {
         false
     }
 
-    fn append_barrier(&mut self, node: usize, epoch: Epoch) -> bool {
+    fn append_end(&mut self, node: usize, epoch: Epoch) -> bool {
+        let now_ms = self.now_ms;
+        if self.nodes[node].open_epoch() != Some(epoch) {
+            return false;
+        }
+        let super::node::Node { disk, up, .. } = &mut self.nodes[node];
+        let end = disk.append_end();
+        up.as_mut().expect("it runs").machine.handle_end(epoch, end, now_ms);
+        self.start_flush(node);
+        false
+    }
+
+    fn append_barrier(&mut self, node: usize, epoch: Epoch, terms: Terms, lost: bool) -> bool {
         let now_ms = self.now_ms;
         if !self.tries(node, epoch) {
             return false;
@@ -148,8 +175,8 @@ impl World {
         let super::node::Node { disk, up, .. } = &mut self.nodes[node];
         let up = up.as_mut().expect("it runs");
         disk.claims = true;
-        let end = disk.append_barrier(epoch);
-        up.machine.handle_history(disk.history.clone(), disk.voters.clone());
+        let end = disk.append_barrier(epoch, terms, lost);
+        up.machine.handle_history(disk.history.clone(), disk.terms());
         up.machine.handle_barrier(epoch, end, now_ms);
         self.start_flush(node);
         false
@@ -214,6 +241,6 @@ impl World {
             self.net.close(link);
         }
         self.nodes[node].disk.crash(&mut self.rng);
-        self.checks.flushed(node, &self.nodes[node].disk);
+        self.checks.flushed(node, &self.nodes[node]);
     }
 }

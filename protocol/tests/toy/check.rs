@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use towline_protocol::epoch::Epoch;
+use towline_protocol::id::Incarnation;
 use towline_protocol::lsn::Lsn;
 use towline_protocol::machine::RoleView;
-use towline_protocol::voters::Voters;
+use towline_protocol::terms::Terms;
+use towline_protocol::voters::{Voter, Voters};
 
 use super::disk::{Disk, Rec};
-use super::node::{Node, Read, Write};
+use super::node::{Node, Read, Write, index};
 
 #[derive(Debug)]
 pub(crate) struct Checks {
-    voters: Voters,
+    pub(crate) handed_over: u64,
     /// The committed log, as far as any node ever knew it.
     committed: Vec<Rec>,
     /// The end of the newest acknowledged write.
@@ -21,20 +23,21 @@ pub(crate) struct Checks {
     ledger: BTreeMap<Lsn, u64>,
     /// Who acknowledged in an epoch.
     owners: BTreeMap<Epoch, usize>,
-    /// By node: how far its disk reached under each fence it had.
-    reached: Vec<Vec<(Epoch, Lsn)>>,
+    /// By node and disk: how far it reached under each fence it had. A disk that is gone has
+    /// reached what it reached.
+    reached: BTreeMap<(usize, Incarnation), Vec<(Epoch, Lsn)>>,
     ids: u64,
 }
 
 impl Checks {
-    pub(crate) fn new(voters: Voters, nodes: usize) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            voters,
+            handed_over: 0,
             committed: Vec::new(),
             acked: Lsn::ZERO,
             ledger: BTreeMap::new(),
             owners: BTreeMap::new(),
-            reached: vec![Vec::new(); nodes],
+            reached: BTreeMap::new(),
             ids: 0,
         }
     }
@@ -54,7 +57,7 @@ impl Checks {
 
     /// After every event at `node`.
     pub(crate) fn check(&mut self, node: usize, nodes: &mut [Node]) {
-        self.flushed(node, &nodes[node].disk);
+        self.flushed(node, &nodes[node]);
         let Node { disk, up: Some(up), .. } = &nodes[node] else { return };
         assert_ne!(up.machine.role(), RoleView::Quarantined, "quarantined");
         let (from, to) = (up.checked, up.machine.committed());
@@ -84,26 +87,37 @@ impl Checks {
             return; // Known to be committed before.
         }
         let Some(rec) = count.checked_sub(1).map(|last| &disk.records[last]) else { return };
-        let holds = |at: usize, node: &Node| {
+        let holds = |voter: &&Voter| {
+            let at = index(voter.node);
+            let node = &nodes[at];
+            let gone = node.identity.incarnation != voter.incarnation;
             let durable = &node.disk.records[..node.disk.durable];
-            let counts = self.voters.get(node.identity.node).is_some();
-            let in_time =
-                self.reached[at].iter().any(|(f, end)| *f <= rec.epoch && *end >= rec.end());
-            counts && durable.get(count - 1) == Some(rec) && in_time
+            let reached = self.reached.get(&(at, voter.incarnation));
+            let in_time = reached.is_some_and(|reached| {
+                reached.iter().any(|(f, end)| *f <= rec.epoch && *end >= rec.end())
+            });
+            in_time && (gone || durable.get(count - 1) == Some(rec))
         };
-        let holders = nodes.iter().enumerate().filter(|(at, node)| holds(*at, node)).count();
-        assert!(
-            holders >= self.voters.w(),
-            "{} of epoch {} is committed, but only {holders} voters held it on disk before they \
-             obeyed a higher epoch; it takes {}",
-            rec.end(),
-            rec.epoch,
-            self.voters.w()
-        );
+        let holders = |set: &Voters| set.members().iter().filter(holds).count();
+        let barrier = disk.records[..count].iter().rev().find_map(|rec| rec.terms.as_ref());
+        let Terms { sets, .. } = barrier.expect("an epoch begins with a BARRIER");
+        let (newest, older) = sets.as_slice().split_last().expect("there is always a set");
+        let said = format!("{} of epoch {} is committed", rec.end(), rec.epoch);
+        let held = holders(newest);
+        assert!(held >= newest.w(), "{said}, but only {held} hold it: it takes {}", newest.w());
+        for set in older.iter().filter(|_| rec.terms.is_some()) {
+            let replaced = set.members().iter().any(|voter| {
+                newest.get(voter.node).is_some_and(|now| now.incarnation != voter.incarnation)
+            });
+            let w = if replaced { set.w().min(set.n() - 1) } else { set.w() };
+            let held = holders(set);
+            assert!(held >= w, "{said}, but only {held} of the older set hold it: it takes {w}");
+        }
     }
 
-    pub(crate) fn flushed(&mut self, node: usize, disk: &Disk) {
-        let reached = &mut self.reached[node];
+    pub(crate) fn flushed(&mut self, at: usize, node: &Node) {
+        let disk = &node.disk;
+        let reached = self.reached.entry((at, node.identity.incarnation)).or_default();
         match reached.last_mut() {
             Some((fence, end)) if *fence >= disk.fence => *end = (*end).max(disk.durable_end()),
             _ => reached.push((disk.fence, disk.durable_end())),
@@ -111,7 +125,8 @@ impl Checks {
     }
 
     pub(crate) fn cut(&mut self, node: usize, to: Lsn) {
-        for (_, end) in &mut self.reached[node] {
+        let of_node = self.reached.iter_mut().filter(|((at, _), _)| *at == node);
+        for (_, end) in of_node.flat_map(|(_, reached)| reached) {
             *end = (*end).min(to);
         }
     }

@@ -16,7 +16,8 @@ impl World {
         for node in open {
             // At times a node's clients only read, so that an idle primary's reads are seen too.
             let reads_only = mix(self.now_ms / 300 * 8 + node as u64) % 3 == 0;
-            if !reads_only && self.rng.chance(60) {
+            let quiesced = self.up(node).is_some_and(|up| up.quiesced.is_some());
+            if !reads_only && !quiesced && self.rng.chance(60) {
                 self.write(node);
             }
             if self.rng.chance(40) {
@@ -56,7 +57,7 @@ impl World {
     /// Answers the writes that are committed and the reads whose round is over.
     pub(crate) fn answer(&mut self, node: usize) {
         let Some(epoch) = self.nodes[node].open_epoch() else { return };
-        let plant = self.plant;
+        let (plant, now_ms) = (self.plant, self.now_ms);
         let Node { disk, up, .. } = &mut self.nodes[node];
         let Some(up) = up else { return };
         let committed = match plant {
@@ -70,8 +71,10 @@ impl World {
         let done = |write: &Write| write.end <= committed && write.epoch == epoch;
         let (answered, waiting) = std::mem::take(&mut up.writes).into_iter().partition(done);
         up.writes = waiting;
-        let over =
-            |read: &Read| read.round <= seen && read.seen <= committed && read.epoch == epoch;
+        let leased = up.machine.has_lease(now_ms);
+        let over = |read: &Read| {
+            (read.round <= seen || leased) && read.seen <= committed && read.epoch == epoch
+        };
         let (read, waiting) = std::mem::take(&mut up.reads).into_iter().partition(over);
         up.reads = waiting;
         self.checks.acknowledged(node, epoch, answered);

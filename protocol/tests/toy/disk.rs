@@ -21,6 +21,7 @@ pub(crate) struct Rec {
     pub(crate) id: u64,
     /// What a BARRIER says.
     pub(crate) start: Option<EpochStart>,
+    pub(crate) terms: Option<Terms>,
     /// The digest of the log with this record.
     pub(crate) digest: Digest,
 }
@@ -35,7 +36,7 @@ impl Rec {
 pub(crate) struct Disk {
     pub(crate) fence: Epoch,
     pub(crate) claims: bool,
-    pub(crate) voters: Terms,
+    pub(crate) founding: Terms,
     /// The log, as a running node sees it; a crash takes what is behind `durable`.
     pub(crate) records: Vec<Rec>,
     /// How many records are on disk.
@@ -55,7 +56,7 @@ impl Disk {
         Self {
             fence: Epoch::NONE,
             claims,
-            voters: Terms::founding(voters),
+            founding: Terms::founding(voters),
             records: Vec::new(),
             durable: 0,
             history: History::default(),
@@ -92,7 +93,21 @@ impl Disk {
         count.checked_sub(1).map_or(Digest::EMPTY, |last| self.records[last].digest)
     }
 
-    fn push(&mut self, kind: RecordKind, at: Lsn, len: u32, id: u64, start: Option<EpochStart>) {
+    /// What the newest BARRIER says.
+    pub(crate) fn terms(&self) -> Terms {
+        let newest = self.records.iter().rev().find_map(|rec| rec.terms.clone());
+        newest.unwrap_or_else(|| self.founding.clone())
+    }
+
+    fn push(
+        &mut self,
+        kind: RecordKind,
+        at: Lsn,
+        len: u32,
+        id: u64,
+        barrier: Option<(EpochStart, Terms)>,
+    ) {
+        let (start, terms) = barrier.unzip();
         let epoch = start.map_or(self.history.last_epoch(), |start| start.epoch);
         let said = id ^ epoch.number << 40 ^ epoch.incarnation.0 << 56;
         let mut header = RecordHeader::new(kind, 0, at, Lsn::ZERO, &said.to_le_bytes());
@@ -101,7 +116,7 @@ impl Disk {
         if let Some(start) = start {
             self.history.push(start).expect("an epoch follows on the one before it");
         }
-        self.records.push(Rec { header, epoch, id, start, digest });
+        self.records.push(Rec { header, epoch, id, start, terms, digest });
     }
 
     /// Appends a client's write in the log's epoch, with a SEAL before it if it does not fit.
@@ -125,16 +140,22 @@ impl Disk {
         }
     }
 
-    pub(crate) fn append_barrier(&mut self, epoch: Epoch) -> Lsn {
+    /// Appends an END: nothing follows on it in this epoch.
+    pub(crate) fn append_end(&mut self) -> Lsn {
+        self.push(RecordKind::End, self.next_at(), 0, 0, None);
+        self.end()
+    }
+
+    pub(crate) fn append_barrier(&mut self, epoch: Epoch, terms: Terms, lost: bool) -> Lsn {
         let start = EpochStart {
             epoch,
             first: SEGMENT.barrier_after(self.end()),
             previous: self.history.last_epoch(),
             previous_end: self.end(),
             digest: self.digest_of(self.records.len()),
-            accepted_loss: false,
+            accepted_loss: lost,
         };
-        self.push(RecordKind::Barrier, start.first, MARK_LEN, 0, Some(start));
+        self.push(RecordKind::Barrier, start.first, MARK_LEN, 0, Some((start, terms)));
         self.end()
     }
 

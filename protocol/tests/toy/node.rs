@@ -37,6 +37,8 @@ pub(crate) struct Running {
     pub(crate) serving: BTreeMap<LinkId, Serve>,
     pub(crate) flushing: bool,
     pub(crate) applied: Lsn,
+    /// The epoch that was quiesced.
+    pub(crate) quiesced: Option<Epoch>,
     pub(crate) writes: Vec<Write>,
     pub(crate) reads: Vec<Read>,
     /// How far [`super::check::Checks`] has compared the committed log.
@@ -106,12 +108,19 @@ impl Node {
         Self { identity, disk, life: 0, up: None }
     }
 
+    /// Another disk, empty, and with it another incarnation.
+    pub(crate) fn replace_disk(&mut self) {
+        let founding = self.disk.founding.sets.newest().clone();
+        self.disk = Disk::new(founding, false);
+        self.identity.incarnation.0 += 100;
+    }
+
     pub(crate) fn start(&mut self, now_ms: u64) {
         let disk = &self.disk;
         let stored = Stored {
             fence: disk.fence,
             history: disk.history.clone(),
-            terms: disk.voters.clone(),
+            terms: disk.terms(),
             oldest: Lsn::ZERO,
             end: disk.end(),
             committed: disk.committed.max(disk.applied),
@@ -128,6 +137,7 @@ impl Node {
             serving: BTreeMap::new(),
             flushing: false,
             applied: disk.applied,
+            quiesced: None,
             writes: Vec::new(),
             reads: Vec::new(),
             checked: Lsn::ZERO,

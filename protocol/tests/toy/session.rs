@@ -175,10 +175,10 @@ impl World {
         if plant == Some(Plant::CutNotMade) {
             let mut history = disk.history.clone();
             history.cut(to);
-            up.machine.handle_cut(to, history, disk.voters.clone());
+            up.machine.handle_cut(to, history, disk.terms());
         } else {
             disk.cut(to);
-            up.machine.handle_cut(to, disk.history.clone(), disk.voters.clone());
+            up.machine.handle_cut(to, disk.history.clone(), disk.terms());
         }
         self.checks.cut(node, to);
         self.hello(node, peer, purpose);
@@ -224,7 +224,7 @@ impl World {
         for rec in records.iter().filter(|rec| !fake || rec.start.is_some()) {
             disk.receive(rec);
         }
-        up.machine.handle_history(disk.history.clone(), disk.voters.clone());
+        up.machine.handle_history(disk.history.clone(), disk.terms());
         up.machine.handle_appended(disk.end());
         self.start_flush(node);
         self.end_fetch(node, link);
@@ -274,7 +274,7 @@ impl World {
             Phase::Streaming { until: Some(until), .. } if lie => until,
             _ => disk.durable_end(),
         };
-        up.machine.handle_history(disk.history.clone(), disk.voters.clone());
+        up.machine.handle_history(disk.history.clone(), disk.terms());
         up.machine.handle_fetched(end, now_ms);
         self.net.close(link);
     }

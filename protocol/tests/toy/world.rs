@@ -49,6 +49,7 @@ pub(crate) struct World {
     /// No more faults.
     pub(crate) quiet: bool,
     trace: u64,
+    pub(crate) opened: u64,
 }
 
 impl World {
@@ -66,7 +67,7 @@ impl World {
         let voters = Voters::new((0..voting).map(voter).collect(), w).expect("1 to 5 voters");
         let nodes = (0..n).map(|at| Node::new(at, Disk::new(voters.clone(), at == 0))).collect();
         let net = Net::new(n, &mut rng);
-        let checks = Checks::new(voters, n);
+        let checks = Checks::new();
         let mut world = Self {
             now_ms: 0,
             queue: BTreeMap::new(),
@@ -78,6 +79,7 @@ impl World {
             plant,
             quiet: false,
             trace: seed,
+            opened: 0,
         };
         (0..n).for_each(|node| world.at(0, Event::Restart(node)));
         world.at(1, Event::Client);
@@ -213,6 +215,10 @@ impl World {
             Body::Fenced(at) => {
                 up.machine.handle_fenced(sender, epoch, (**at).clone(), now_ms);
                 None
+            }
+            Body::HandOver => {
+                let _begun = up.machine.handle_hand_over(sender, epoch, now_ms);
+                Some(up.machine.handle_ask(now_ms))
             }
             Body::FenceRefused => {
                 up.machine.handle_fence_refused(epoch, now_ms);

@@ -118,7 +118,7 @@ async fn act(shared: &Arc<Shared>, action: Action, receiving: Receiving) -> Rece
         }
         Action::HandedOver(ended) => hand_over_ended(shared, ended),
         Action::Renew => {
-            let renew = |shared: &Shared| shared.update_control(|control| control.renew());
+            let renew = |shared: &Shared| shared.wal().renew();
             blocking(shared, "taking a new incarnation", renew).await;
         }
         Action::Send(node, frame) => send(shared, node, frame),

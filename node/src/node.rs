@@ -198,7 +198,7 @@ impl Node {
             return Err(PromotionError::Refused("a promotion is under way".to_owned()));
         }
         *waiting() = Some(ended);
-        let rules = machine::Failover { force: how.force, accept_loss: false };
+        let rules = machine::Failover { force: how.force, ..Default::default() };
         let begun = self.shared.tell(|machine, now_ms| machine.promote(rules, now_ms));
         if let Err(failure) = begun {
             waiting().take();

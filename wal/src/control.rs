@@ -116,12 +116,6 @@ impl Control {
         }
     }
 
-    /// Makes this disk another one to the cluster: what it promised before is void, and it counts
-    /// again once it is granted.
-    pub fn renew(&mut self) {
-        self.incarnation = Incarnation(crate::provision::nonce());
-    }
-
     fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
         writer.bytes(MAGIC).u16(VERSION).u64(self.sequence).u128(self.cluster.0);

@@ -39,10 +39,30 @@ impl Log {
         Ok(())
     }
 
+    /// Makes this disk another one to the cluster: what it promised before is void, and it counts
+    /// again once it is granted. Durable on return; holds from the next opening on.
+    ///
+    /// # Errors
+    /// As [`Log::update_control`].
+    pub fn renew(&self) -> Result<(), WalError> {
+        let incarnation = Incarnation(self.disk.nonce());
+        self.update_control(|control| control.incarnation = incarnation)
+    }
+
     /// Everything below is in the log.
     #[must_use]
     pub fn appended(&self) -> Lsn {
         *self.appended.borrow()
+    }
+
+    /// Makes this disk another one to the cluster: what it promised before is void, and it counts
+    /// again once it is granted. Durable on return; holds from the next opening on.
+    ///
+    /// # Errors
+    /// As [`Log::update_control`].
+    pub fn renew(&self) -> Result<(), WalError> {
+        let incarnation = Incarnation(self.disk.nonce());
+        self.update_control(|control| control.incarnation = incarnation)
     }
 
     /// Everything below is on this disk.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{Action, Change, Following, Machine, Role};
 use crate::epoch::Epoch;
 use crate::frame::{Body, Fence, Positions};
-use crate::id::NodeId;
+use crate::id::{Incarnation, NodeId};
 use crate::lsn::Lsn;
 use crate::voters::VotersError;
 
@@ -25,6 +25,9 @@ pub struct Failover {
     /// Even though fewer than R voters can be reached: what only the others hold is lost, and they
     /// are known to be stopped. Without need it makes no difference.
     pub accept_loss: bool,
+    /// This life of a voter's disk is to count instead of the one before. For where every voter
+    /// commits: there no primary opens without it, and none could grant it.
+    pub grant: Option<(NodeId, Incarnation)>,
 }
 
 /// Why a node tries to become primary.
@@ -159,7 +162,11 @@ impl Machine {
             return Err(Failure::NotVoter(me.node));
         }
         match &self.role {
-            Role::Leading(leading) => return Err(Failure::AlreadyPrimary(leading.epoch)),
+            Role::Leading(leading) if leading.open || how.grant.is_none() => {
+                return Err(Failure::AlreadyPrimary(leading.epoch));
+            }
+            // It can not open while a voter's disk is gone: a new epoch grants another.
+            Role::Leading(_) => self.step_down_for(None),
             Role::Quarantined(reason) => return Err(Failure::Quarantined(reason.clone())),
             Role::Candidate(candidate) => {
                 let epoch = candidate.epoch.unwrap_or(self.fence);
@@ -305,7 +312,7 @@ impl Machine {
             let (node, epoch) = (known_primary.node, known_primary.epoch);
             match reason {
                 // A loss is accepted only of a side that is stopped; this one is not.
-                Reason::Failover(Failover { force, accept_loss }) => {
+                Reason::Failover(Failover { force, accept_loss, .. }) => {
                     if speaks_of_itself && known_primary.leads && (!force || *accept_loss) {
                         return Some(Failure::PrimaryAlive { node, epoch });
                     }

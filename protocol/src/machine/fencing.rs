@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::candidate::{Candidate, Phase, Reason};
-use super::{Action, Failure, Machine, Role};
+use super::{Action, Failover, Failure, Machine, Role};
 use crate::epoch::Epoch;
 use crate::frame::Positions;
 use crate::id::NodeId;
@@ -202,6 +202,11 @@ impl Machine {
         if let Reason::Change(change) = &candidate.reason {
             let sets = sets.with(change.voters.clone(), epoch)?;
             return Ok(Terms { sets, lease_ms: change.lease_ms });
+        }
+        if let Reason::Failover(Failover { grant: Some((node, life)), .. }) = candidate.reason {
+            if let Some(granted) = sets.newest().granting(node, life) {
+                return Ok(Terms { sets: sets.with(granted, epoch)?, lease_ms });
+            }
         }
         let Some(survivors) = &candidate.survivors else { return Ok(Terms { sets, lease_ms }) };
         // A majority of those who are left, and they alone: the others can not be asked.

@@ -32,7 +32,7 @@ pub struct Report {
     pub torn: Option<(Lsn, String)>,
     /// Where the torn tail is kept.
     pub bundle: Option<PathBuf>,
-    /// How long it took.
+    /// How long it took; not measured for a log without threads.
     pub took: Duration,
 }
 

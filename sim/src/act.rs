@@ -4,12 +4,11 @@
 use towline_protocol::barrier::Barrier;
 use towline_protocol::epoch::Epoch;
 use towline_protocol::frame::Purpose;
-use towline_protocol::id::Incarnation;
 use towline_protocol::lsn::Lsn;
 use towline_protocol::machine::{Action, RoleView};
 use towline_protocol::record::RecordKind;
 use towline_protocol::terms::Terms;
-use towline_wal::{Disk, Role, WalError};
+use towline_wal::{Role, WalError};
 
 use crate::Plant;
 use crate::engine::Put;
@@ -84,7 +83,7 @@ impl World {
             Action::Quiesce(epoch) => {
                 let now_ms = self.local_ms(node);
                 let up = self.running(node);
-                up.quiesced = true;
+                up.quiesced = Some(*epoch);
                 up.machine.handle_quiesced(*epoch, now_ms);
             }
             Action::AppendEnd(epoch) => self.append_end(node, *epoch)?,
@@ -136,6 +135,7 @@ impl World {
     }
 
     fn demote(&mut self, node: usize) {
+        self.running(node).quiesced = None;
         if self.plant != Some(Plant::AnswersAfterDemotion) {
             let up = self.running(node);
             let writes = std::mem::take(&mut up.writes);
@@ -183,10 +183,10 @@ impl World {
 
     fn append_end(&mut self, node: usize, epoch: Epoch) -> Result<(), WalError> {
         let now_ms = self.local_ms(node);
-        if self.nodes[node].open_epoch() != Some(epoch) {
-            return Ok(());
-        }
         let up = self.running(node);
+        if up.quiesced != Some(epoch) || up.machine.fence() != epoch {
+            return Ok(()); // Demoted meanwhile.
+        }
         let end = up.wal.append(RecordKind::End, 0, &[])?.end;
         up.machine.handle_end(epoch, end, now_ms);
         self.ship(node)?;
@@ -200,15 +200,16 @@ impl World {
         }
         let up = self.running(node);
         up.view = up.engine.values;
-        up.quiesced = false;
+        up.quiesced = None;
         self.checks.opened(node, epoch);
     }
 
     /// The disk forgot: it becomes another one, and the node starts again.
     fn renew(&mut self, node: usize) -> Step {
-        let life = Incarnation(self.nodes[node].store.disk.nonce());
-        let up = self.running(node);
-        up.wal.update_control(|control| control.incarnation = life)?;
+        let wal = self.running(node).wal.clone();
+        wal.renew()?;
+        let life = wal.control().incarnation;
+        drop(wal);
         self.crash(node, false);
         self.checks.replaced(node, life, false);
         self.nodes[node].replaced = true;

@@ -27,9 +27,8 @@ mod serve;
 mod session;
 mod world;
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
 
 pub use plant::Plant;
 use world::World;
@@ -46,22 +45,31 @@ pub struct Ran {
 }
 
 thread_local! {
-    static SAID: RefCell<String> = const { RefCell::new(String::new()) };
+    static RUNNING: Cell<Option<(u64, Option<Plant>)>> = const { Cell::new(None) };
+}
+
+/// From now on, whenever a schedule violates something, `report` is told the seed, the planted
+/// bug and what was violated, in one line. In a build that aborts on panics it must not return.
+pub fn on_violation(report: fn(u64, Option<Plant>, &str)) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let payload = panic.payload();
+        let said = payload.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or_default();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let what = format!("{} ({place})", said.replace('\n', " "));
+        match RUNNING.get() {
+            Some((seed, plant)) => report(seed, plant, &what),
+            None => eprintln!("{what}"),
+        }
+    }));
 }
 
 /// Runs the schedule of `seed`, with a bug built in if `plant` names one; `tells` prints what
-/// happens.
-///
-/// # Errors
-/// What was violated, in one line.
-pub fn run(seed: u64, plant: Option<Plant>, tells: bool) -> Result<Ran, String> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        std::panic::set_hook(Box::new(|panic| {
-            let said = panic.to_string().replace('\n', " ");
-            SAID.with(|cell| *cell.borrow_mut() = said);
-        }));
-    });
-    catch_unwind(AssertUnwindSafe(|| World::new(seed, plant, tells).run()))
-        .map_err(|_| SAID.with(RefCell::take))
+/// happens. `None` if something was violated.
+#[must_use]
+pub fn run(seed: u64, plant: Option<Plant>, tells: bool) -> Option<Ran> {
+    RUNNING.set(Some((seed, plant)));
+    let ran = catch_unwind(AssertUnwindSafe(|| World::new(seed, plant, tells).run()));
+    RUNNING.set(None);
+    ran.ok()
 }

@@ -70,7 +70,7 @@ pub(crate) struct Running {
     /// On an open primary: the engine's values with everything behind them in the log.
     pub(crate) view: [u64; KEYS],
     /// A hand-over is under way: nothing new is executed.
-    pub(crate) quiesced: bool,
+    pub(crate) quiesced: Option<Epoch>,
     pub(crate) writes: Vec<Write>,
     pub(crate) reads: Vec<Read>,
     /// The epoch it acknowledges in though it should not: [`crate::Plant::AckAfterFence`].
@@ -169,7 +169,7 @@ impl Node {
             engine,
             applier,
             view: engine.values,
-            quiesced: false,
+            quiesced: None,
             writes: Vec::new(),
             reads: Vec::new(),
             zombie: None,

@@ -14,7 +14,7 @@ impl World {
     pub(crate) fn promote(&mut self, node: usize) {
         let (force, now_ms) = (self.rng.chance(50), self.local_ms(node));
         if let Some(up) = self.up(node) {
-            let how = Failover { force, accept_loss: false };
+            let how = Failover { force, ..Failover::default() };
             let refused = up.machine.promote(how, now_ms).err();
             self.say(|_| format!("n{node} is promoted, force {force}: {refused:?}"));
         }

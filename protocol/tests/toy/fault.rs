@@ -11,7 +11,8 @@ use super::world::{Event, World};
 impl World {
     pub(crate) fn fault(&mut self) {
         if self.quiet {
-            self.at(300, Event::Fault);
+            // A patient operator: longer than a candidate may take.
+            self.at(1_500, Event::Fault);
             return self.grant();
         }
         let pause_ms = self.rng.range(10, 400);
@@ -145,14 +146,25 @@ impl World {
     /// Where every voter commits, no primary opens while one has another disk.
     fn grant_by_failover(&mut self) {
         let now_ms = self.now_ms;
-        for at in 0..self.nodes.len() {
+        let n = self.nodes.len();
+        let first = self.rng.below(n as u64) as usize;
+        for at in (0..n).map(|at| (first + at) % n) {
             let Some(up) = &self.nodes[at].up else { continue };
-            let replaced = up.machine.voters().members().iter().find_map(|voter| {
-                let now = self.nodes[index(voter.node)].identity.incarnation;
-                (now != voter.incarnation).then_some((voter.node, now))
-            });
-            if replaced.is_some() && up.machine.votes() && up.machine.committed() > Lsn::ZERO {
-                let how = Failover { force: true, grant: replaced, ..Failover::default() };
+            let replaced = |set: &Voters| {
+                set.members().iter().find_map(|voter| {
+                    let now = self.nodes[index(voter.node)].identity.incarnation;
+                    (now != voter.incarnation).then_some((voter.node, now))
+                })
+            };
+            let grant = replaced(up.machine.voters());
+            // A voter whose disk is gone was taken out before another was granted: it can not say
+            // yes to that any more. Only while nothing is cut off is it sure who is stopped.
+            let accept_loss = self.quiet
+                && grant.is_none()
+                && up.machine.sets().as_slice().iter().any(|set| replaced(set).is_some());
+            let able = up.machine.votes() && up.machine.committed() > Lsn::ZERO;
+            if able && (accept_loss || grant.is_some()) {
+                let how = Failover { force: true, grant, accept_loss };
                 let _refused = self.up(at).expect("it runs").machine.promote(how, now_ms);
                 return self.pump(at);
             }

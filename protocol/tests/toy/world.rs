@@ -93,6 +93,7 @@ impl World {
         self.quiet = true;
         self.net.heal();
         self.net.loss = 0;
+        self.net.delay_ms = self.net.delay_ms.min(5);
         let since = self.checks.last_acked();
         let begun_ms = self.now_ms;
         let well = self.run_until(begun_ms + WELL_WITHIN_MS, |world| world.is_well(since));
@@ -221,7 +222,7 @@ impl World {
                 Some(up.machine.handle_ask(now_ms))
             }
             Body::FenceRefused => {
-                up.machine.handle_fence_refused(epoch, now_ms);
+                up.machine.handle_fence_refused(sender, epoch, now_ms);
                 None
             }
             other => panic!("{other:?} is no frame of an ask"),

@@ -9,6 +9,7 @@
 //! - [`Log::receive`], for records that another node made: `receive`;
 //! - [`Cursor`], which hands out the same bytes again: `cursor`;
 //! - opening: `recovery`; [`cut`]: `cut`;
+//! - [`Disk`], which every call goes through; [`simulated`], a disk in memory that fails on demand.
 
 #![deny(unsafe_code)]
 

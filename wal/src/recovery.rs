@@ -32,7 +32,7 @@ pub struct Report {
     pub torn: Option<(Lsn, String)>,
     /// Where the torn tail is kept.
     pub bundle: Option<PathBuf>,
-    /// How long it took.
+    /// How long it took; not measured for a log without threads.
     pub took: Duration,
 }
 
@@ -183,12 +183,13 @@ fn open_segments(
     for (at, file) in files.iter().enumerate() {
         let holds_records = at <= scan.tail && file.first() < scan.end;
         if !holds_records {
-            let follows = ready.is_none();
-            ready = if follows {
-                Some(Arc::new(Segment::open(disk, &file.path, true)?))
-            } else {
-                ready
-            };
+            if ready.is_none() {
+                let segment = Segment::open(disk, &file.path, true)?;
+                // An epoch may have taken it by a header that a failed sync kept from the disk.
+                segment.rewrite(file.base(), &file.header.encode())?;
+                segment.sync()?;
+                ready = Some(Arc::new(segment));
+            }
             continue;
         }
         let segment = Segment::open(disk, &file.path, at == scan.tail)?;

@@ -306,5 +306,10 @@ pub(crate) fn is_blank_behind(file: &SegmentFile, from: Lsn) -> Result<bool, Wal
     let bytes = file.bytes()?;
     let offset = from.max(file.first()).distance_from(file.base());
     let offset = usize::try_from(offset).unwrap_or(usize::MAX).max(HEADER_PAGE_LEN);
-    Ok(bytes.get(offset..).unwrap_or_default().iter().all(|&byte| byte == 0))
+    Ok(is_blank(bytes.get(offset..).unwrap_or_default()))
+}
+
+/// Whether all bytes are zero. A chunk is looked at as a whole: many times as fast as byte by byte.
+pub(crate) fn is_blank(bytes: &[u8]) -> bool {
+    bytes.chunks(256).all(|chunk| chunk.iter().fold(0, |any, &byte| any | byte) == 0)
 }

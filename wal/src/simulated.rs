@@ -20,6 +20,8 @@ mod inode;
 mod names;
 mod random;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::PathBuf;

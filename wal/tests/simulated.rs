@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use support::*;
@@ -195,6 +195,42 @@ fn a_seed_tells_the_whole_story() {
         assert!(one.disk.files() == two.disk.files(), "seed {seed} tells two stories");
     }
     assert!(live(1).disk.files() != live(2).disk.files(), "all seeds tell the same story");
+}
+
+/// Whether a salvaged file, that a power cut would leave, holds these bytes.
+fn is_salvaged(disk: &SimDisk, bytes: &[u8]) -> bool {
+    let salvaged = |(path, content): (PathBuf, Vec<u8>)| {
+        path.starts_with(dir().join("salvage"))
+            && content.windows(bytes.len()).any(|window| window == bytes)
+    };
+    disk.files().into_iter().any(salvaged)
+}
+
+#[test]
+fn a_cut_that_loses_power_anywhere_is_whole_or_not_done_and_keeps_what_it_took_off() {
+    let mut finished = 0;
+    for (seed, calls) in (0..120).flat_map(|calls| [(calls, calls), (calls + 500, calls)]) {
+        let disk = founded_disk(seed);
+        let wal = opened_on(&disk);
+        begin(&wal, 1);
+        let ends: Vec<_> = (0..500).map(|number| append(&wal, &payload(number)).end).collect();
+        wal.shutdown().unwrap();
+        drop(wal);
+        disk.die_after(calls);
+        let done = cut(dir(), ends[99], &options(&disk));
+        disk.power_cut();
+        let found = contents(&opened_on(&disk));
+        if found.len() == 500 {
+            assert!(done.is_err(), "seed {seed}: a cut that was done is undone");
+        } else {
+            assert_eq!(found, payloads(0..100), "seed {seed}");
+            for number in [100, 499] {
+                assert!(is_salvaged(&disk, &payload(number)), "seed {seed}: {number} is gone");
+            }
+        }
+        finished += u64::from(done.is_ok());
+    }
+    assert!((20..200).contains(&finished), "{finished} cuts were finished");
 }
 
 #[test]

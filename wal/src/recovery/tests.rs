@@ -3,8 +3,16 @@
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
+use towline_protocol::epoch::Epoch;
+use towline_protocol::id::Incarnation;
+
 use super::*;
-use crate::support::{append, barrier, contents, files, founded, open, payload, payloads, restore};
+use crate::control::found_on;
+use crate::header::SegmentHeader;
+use crate::simulated::SimDisk;
+use crate::support::{
+    append, barrier, begin, contents, files, founded, founding, open, payload, payloads, restore,
+};
 use crate::wal::Wal;
 
 const SECTOR: usize = 512;
@@ -101,4 +109,37 @@ fn no_power_cut_loses_what_was_flushed_or_makes_up_what_was_not() {
         }
     }
     assert!(cut > SEEDS / 2 && torn > SEEDS / 2, "{cut} cut, {torn} torn: the test tests little");
+}
+
+#[test]
+fn a_header_that_a_failed_sync_kept_from_the_disk_is_written_again() {
+    for seed in 0..20 {
+        let (sim, dir) = (SimDisk::new(seed), Path::new("/log"));
+        found_on(&sim, dir, &founding("a")).unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+        let options = || Options { disk: Arc::clone(&disk), threads: false, ..Options::default() };
+        let open = || Wal::open(dir, options()).unwrap().0;
+        let wal = open();
+        begin(&wal, 1);
+        append(&wal, &payload(0));
+        wal.flush().unwrap();
+        // It does not follow on this log, which is noticed with the segment for it ready.
+        let wrong = Barrier { previous_end: Lsn::ZERO, ..barrier(&wal, 2) };
+        assert!(wal.begin_epoch(&wrong).is_err());
+        drop(wal);
+        let path = dir.join(crate::segment::file_name(Lsn::new(SegmentSize::MIN.bytes())));
+        let ready = Segment::open(&disk, &path, true).unwrap();
+        let epoch = Epoch { number: 2, incarnation: Incarnation(1) };
+        sim.fail_syncs(1);
+        assert!(ready.with_header(SegmentHeader { epoch, nonce: 9, ..ready.header }).is_err());
+        drop(ready);
+        sim.kill();
+        let wal = open();
+        begin(&wal, 2);
+        append(&wal, &payload(1));
+        wal.flush().unwrap();
+        drop(wal);
+        sim.power_cut();
+        assert_eq!(contents(&open()), payloads(0..2), "seed {seed}");
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::SECTOR_LEN;
 use super::random::Random;
 use crate::map::Mapping;
+use crate::scan::is_blank;
 
 /// The content of a file, whatever its names.
 #[derive(Default)]
@@ -89,8 +90,8 @@ impl Inode {
         Arc::clone(self.cache.get_or_insert_with(|| Arc::new(in_memory(durable))))
     }
 
-    /// Takes every changed sector for which `reaches` says so to the disk. What was done to each
-    /// of the others, `missed` is told.
+    /// Takes every changed sector for which `reaches` says so to the disk; the others it does not
+    /// take, even if the kernel believes that it did.
     fn write_back(&mut self, mut reaches: impl FnMut() -> bool, kernel_believes: bool) {
         let Some(cache) = &self.cache else { return };
         let (durable, believed) = (&mut self.durable, &mut self.believed);
@@ -150,11 +151,12 @@ impl Inode {
     /// in one that is not blank. Returns the byte's offset.
     pub(super) fn rot(&mut self, random: &mut Random) -> Option<usize> {
         let clean = self.clean_sectors();
-        let is_blank = |sector: &usize| {
+        let is_unwritten = |sector: &usize| {
             let sector = self.durable.chunks(SECTOR_LEN).nth(*sector);
-            sector.is_none_or(|bytes| bytes.iter().all(|&byte| byte == 0))
+            sector.is_none_or(is_blank)
         };
-        let written: Vec<_> = clean.iter().copied().filter(|sector| !is_blank(sector)).collect();
+        let written: Vec<_> =
+            clean.iter().copied().filter(|sector| !is_unwritten(sector)).collect();
         let among = if written.is_empty() { clean } else { written };
         if among.is_empty() {
             return None;
@@ -210,7 +212,7 @@ fn in_memory(content: &[u8]) -> Mapping {
     // A mapping of nothing is an error.
     let memory = Mapping::of_memory(content.len().max(1)).expect("there is memory for the test");
     for (at, page) in content.chunks(PAGE_LEN).enumerate() {
-        if page.iter().any(|&byte| byte != 0) {
+        if !is_blank(page) {
             memory.store(at * PAGE_LEN, page);
         }
     }

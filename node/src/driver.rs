@@ -172,7 +172,7 @@ fn send(shared: &Arc<Shared>, node: NodeId, frame: Frame) {
             Ok(answer) => shared.tell(|machine, now_ms| match answer.body {
                 Body::Positions(at) => machine.handle_positions(node, *at, now_ms),
                 Body::Fenced(at) => machine.handle_fenced(node, epoch, *at, now_ms),
-                Body::FenceRefused => machine.handle_fence_refused(answer.epoch, now_ms),
+                Body::FenceRefused => machine.handle_fence_refused(node, answer.epoch, now_ms),
                 _ => {}
             }),
         }

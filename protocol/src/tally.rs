@@ -48,6 +48,8 @@ pub struct Tally {
     sets: VoterSets,
     /// The end of the epoch's BARRIER.
     barrier_end: Lsn,
+    /// Whether the BARRIER is committed: the older sets have had their say, for good.
+    settled: bool,
     progress: BTreeMap<NodeId, Progress>,
 }
 
@@ -56,7 +58,7 @@ impl Tally {
     /// must be committed by each of `sets`.
     #[must_use]
     pub const fn new(me: (NodeId, Incarnation), sets: VoterSets, barrier_end: Lsn) -> Self {
-        Self { me, sets, barrier_end, progress: BTreeMap::new() }
+        Self { me, sets, barrier_end, settled: false, progress: BTreeMap::new() }
     }
 
     /// The voters that count behind the BARRIER.
@@ -87,11 +89,18 @@ impl Tally {
     ///
     /// The BARRIER takes W voters of every set in force; what lies behind it, W of the newest.
     #[must_use]
-    pub fn committed(&self, own_flushed: Lsn) -> Option<Lsn> {
+    pub fn committed(&mut self, own_flushed: Lsn) -> Option<Lsn> {
         let newest = self.voters();
         let reached = self.reached(newest, newest.w(), own_flushed, |known| known.flushed);
+        self.settled = self.settled || self.holds_barrier(reached, own_flushed);
+        self.settled.then_some(reached)
+    }
+
+    /// Whether every set in force holds the BARRIER, of which the newest has reached `reached`.
+    fn holds_barrier(&self, reached: Lsn, own_flushed: Lsn) -> bool {
+        let newest = self.voters();
         if planted(Bug::BarrierNotRequired) {
-            return Some(reached);
+            return true;
         }
         let older = self.sets.as_slice().iter().rev().skip(1);
         let older = older.filter(|_| !planted(Bug::ChangeCommittedByNewAlone));
@@ -101,7 +110,7 @@ impl Tally {
             (replaces && planted(Bug::GrantByNewAlone))
                 || self.reached(set, w, own_flushed, |known| known.flushed) >= self.barrier_end
         };
-        (reached >= self.barrier_end && older.into_iter().all(holds_barrier)).then_some(reached)
+        reached >= self.barrier_end && older.into_iter().all(holds_barrier)
     }
 
     /// The newest heartbeat that W voters have echoed; this node has seen its own up to `own`.

@@ -9,8 +9,9 @@ use crate::lsn::Lsn;
 use crate::voters::{Voters, VotersError};
 use crate::wire::{Reader, WireError, Writer};
 
-/// The longest lease, in milliseconds: for so long a failover may have to wait.
-pub const LEASE_MAX_MS: u32 = 10_000;
+/// The longest lease, in milliseconds: for so long a failover may have to wait, and it must be well
+/// below what a candidate may take.
+pub const LEASE_MAX_MS: u32 = 4_000;
 
 /// What a BARRIER lays down for the records behind it.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -22,8 +22,9 @@ const BACKOFF_RANK_MS: u64 = 130;
 pub struct Failover {
     /// Even though the primary is alive and has its quorum.
     pub force: bool,
-    /// Even though fewer than R voters can be reached: what only the others hold is lost, and they
-    /// are known to be stopped. Without need it makes no difference.
+    /// Even though too few voters can be reached to be sure that nothing is lost, or to commit
+    /// anything: what only the others hold is lost, and they are known to be stopped. Those who are
+    /// left vote from then on. Without need it makes no difference.
     pub accept_loss: bool,
     /// This life of a voter's disk is to count instead of the one before. For where every voter
     /// commits: there no primary opens without it, and none could grant it.
@@ -96,18 +97,21 @@ pub enum Failure {
     /// This node does not lead, so it can neither hand over nor change the terms.
     #[error("{0} is not the open primary: ask the one that is")]
     NotPrimary(NodeId),
+    /// A loss was accepted of a side that is not stopped.
+    #[error("{0} follows a primary at work: stop that side, or promote a node of it")]
+    NotStopped(NodeId),
     /// No voter could take over in time.
     #[error("no voter has caught up and answers: this node goes on, in a new epoch")]
     NoSuccessor,
     /// The voters can not be changed so.
     #[error("the voters can not be changed so: {0}")]
     Voters(#[from] VotersError),
-    /// The new voters would not be enough to commit anything.
-    #[error("{ready} of the {needed} new voters it takes are connected and have caught up")]
+    /// The voters, of now or of then, are not enough to commit the change.
+    #[error("{ready} of the {needed} voters it takes are connected and have caught up")]
     NotReady {
-        /// New voters that follow closely, this node included.
+        /// Voters of one set that follow closely, this node included.
         ready: usize,
-        /// The new W.
+        /// How many of that set it takes.
         needed: usize,
     },
 }
@@ -162,10 +166,10 @@ impl Machine {
             return Err(Failure::NotVoter(me.node));
         }
         match &self.role {
-            Role::Leading(leading) if leading.open || how.grant.is_none() => {
+            Role::Leading(leading) if leading.open || !(how.accept_loss || how.grant.is_some()) => {
                 return Err(Failure::AlreadyPrimary(leading.epoch));
             }
-            // It can not open while a voter's disk is gone: a new epoch grants another.
+            // It can not open while a voter's disk is gone: a new epoch does without.
             Role::Leading(_) => self.step_down_for(None),
             Role::Quarantined(reason) => return Err(Failure::Quarantined(reason.clone())),
             Role::Candidate(candidate) => {

@@ -51,13 +51,33 @@ impl Machine {
     }
 
     /// A voter obeys a higher epoch, or may not obey this one.
-    pub fn handle_fence_refused(&mut self, fence: Epoch, now_ms: u64) {
+    pub fn handle_fence_refused(&mut self, from: NodeId, fence: Epoch, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
         self.highest = self.highest.max(fence);
         let Role::Candidate(candidate) = &self.role else { return };
-        if candidate.epoch.is_some_and(|epoch| fence > epoch) {
+        let Some(epoch) = candidate.epoch else { return };
+        if fence > epoch {
             self.fail_candidacy(Failure::Outrun(fence));
+        } else if candidate.may_lose() && matches!(candidate.phase, Phase::Fencing(_)) {
+            self.fail_candidacy(Failure::NotStopped(from));
         }
+    }
+
+    /// How many voters of `set` are among those who answered, this node counted in.
+    fn reached(&self, set: &Voters, answers: &BTreeMap<NodeId, Positions>) -> usize {
+        let me = &self.identity;
+        let counts = |(node, at): &(&NodeId, &Positions)| {
+            **node != me.node
+                && (set.counts(**node, at.incarnation)
+                    || planted(Bug::WipedDiskFenced) && set.get(**node).is_some())
+        };
+        answers.iter().filter(counts).count() + usize::from(set.counts(me.node, me.incarnation))
+    }
+
+    /// Whether those who answered are too few to commit a BARRIER.
+    fn short_of_w(&self, sets: &VoterSets, answers: &BTreeMap<NodeId, Positions>) -> bool {
+        let newest = sets.newest();
+        sets.as_slice().iter().any(|set| self.reached(set, answers) < set.w_before(newest))
     }
 
     /// What is missing to R voters of one of `sets`, this node counted in; `None` if nothing is.
@@ -66,20 +86,11 @@ impl Machine {
         sets: &VoterSets,
         answers: &BTreeMap<NodeId, Positions>,
     ) -> Option<Failure> {
-        let me = &self.identity;
-        let reached = |set: &Voters| {
-            let counts = |(node, at): &(&NodeId, &Positions)| {
-                **node != me.node
-                    && (set.counts(**node, at.incarnation)
-                        || planted(Bug::WipedDiskFenced) && set.get(**node).is_some())
-            };
-            answers.iter().filter(counts).count() + usize::from(set.counts(me.node, me.incarnation))
-        };
         let needed = |set: &Voters| set.r() - usize::from(planted(Bug::TooFewFenced));
         let most = if planted(Bug::ChangeFencesOldAlone) { 1 } else { VoterSets::MAX_LEN };
         let mut asked = sets.as_slice().iter().take(most);
-        let short = asked.find(|set| reached(set) < needed(set))?;
-        Some(Failure::TooFew { reached: reached(short), needed: short.r() })
+        let short = asked.find(|set| self.reached(set, answers) < needed(set))?;
+        Some(Failure::TooFew { reached: self.reached(short, answers), needed: short.r() })
     }
 
     /// Goes on once R of every set in force obey, by the longest log among them: then no commit set
@@ -90,16 +101,19 @@ impl Machine {
         }
         let me = self.identity;
         let own = self.positions();
-        let ask_ms = self.timing.ask_ms;
+        // Who accepts a loss has time: every voter that lives shall have answered, its promise to
+        // the old primary over.
+        let patience_ms = self.timing.candidate_ms / 2;
         let Role::Candidate(candidate) = &mut self.role else { return };
-        let waited = self.now_ms.saturating_sub(candidate.fencing_ms) >= ask_ms;
-        let loses = candidate.may_lose() && waited;
+        let waited = self.now_ms.saturating_sub(candidate.fencing_ms) >= patience_ms;
+        let may_lose = candidate.may_lose();
         let Phase::Fencing(fenced) = &mut candidate.phase else { return };
         fenced.insert(me.node, own);
         let fenced = fenced.clone();
         let Some((from, longest)) = longest(&fenced, me.node) else { return };
-        let short = self.short_of_r(&longest.sets, &fenced).is_some();
-        if short && !loses {
+        let short = self.short_of_r(&longest.sets, &fenced).is_some()
+            || may_lose && self.short_of_w(&longest.sets, &fenced);
+        if short && !(may_lose && waited) {
             return;
         }
         if !longest.sets.newest().counts(me.node, me.incarnation) {

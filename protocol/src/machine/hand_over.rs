@@ -82,22 +82,29 @@ impl Machine {
     /// voters must be able to commit.
     pub fn change(&mut self, change: Change, now_ms: u64) -> Result<(), Failure> {
         self.now_ms = self.now_ms.max(now_ms);
+        let sets = self.sets();
         let change = Change { lease_ms: change.lease_ms.min(LEASE_MAX_MS), ..change };
         let me = self.identity;
         if !change.voters.counts(me.node, me.incarnation) {
             return Err(Failure::NotVoter(me.node));
         }
-        self.sets().with(change.voters.clone(), self.fence)?;
+        sets.with(change.voters.clone(), self.fence)?;
         let Role::Leading(leading) = &self.role else { return Err(Failure::NotPrimary(me.node)) };
         let (committed, progress) = (self.committed, leading.tally.progress());
         let follows = |node: NodeId, life| {
             let known = progress.get(&node).filter(|known| known.incarnation == life);
             known.is_some_and(|known| known.flushed >= committed && self.is_recent(known.heard_ms))
         };
-        let others = change.voters.members().iter().filter(|voter| voter.node != me.node);
-        let ready = 1 + others.filter(|voter| follows(voter.node, voter.incarnation)).count();
-        if ready < change.voters.w() {
-            return Err(Failure::NotReady { ready, needed: change.voters.w() });
+        let ready = |set: &Voters| {
+            let others = set.members().iter().filter(|voter| voter.node != me.node);
+            let others = others.filter(|voter| follows(voter.node, voter.incarnation)).count();
+            others + usize::from(set.counts(me.node, me.incarnation))
+        };
+        // The sets in force must commit it, and the new one all that follows.
+        let older = sets.as_slice().iter().map(|set| (ready(set), set.w_before(&change.voters)));
+        let all = older.chain([(ready(&change.voters), change.voters.w())]);
+        if let Some((ready, needed)) = all.into_iter().find(|(ready, needed)| ready < needed) {
+            return Err(Failure::NotReady { ready, needed });
         }
         self.start_hand_over(Successor::Itself(change))
     }

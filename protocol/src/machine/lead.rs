@@ -324,7 +324,7 @@ impl Machine {
         }
     }
 
-    /// Without its quorum a primary asks where the voters stand: whoever replaced it has no reason
+    /// Without its quorum, and until it is open, a primary asks where the voters stand: whoever replaced it has no reason
     /// to call on it, and none of its replicas may be left to tell it. Once a voter is known to
     /// obey a higher epoch, and nobody leads in it for a while, it takes a new one.
     pub(super) fn keep_leading(&mut self) {
@@ -341,7 +341,7 @@ impl Machine {
             self.step_down();
             return self.start_candidacy(Reason::Retake);
         }
-        if !leading.hears_w(&self.timing, self.now_ms) {
+        if !leading.open || !leading.hears_w(&self.timing, self.now_ms) {
             let me = self.identity.node;
             let others = self.sets().nodes().into_iter();
             let ask = self.frame(self.fence, Body::Ask);

@@ -85,6 +85,11 @@ fn a_change_is_committed_by_both_sets_and_what_follows_by_the_new_one() {
     assert_eq!(tally.committed(Lsn::new(90)), None, "the old set has not heard of it");
     tally.merge(node("b"), &ack(1, 10, 0), 0);
     assert_eq!(tally.committed(Lsn::new(90)), Some(Lsn::new(60)));
+
+    // What the old set's voters do later, on whatever disk, is of no interest any more.
+    tally.merge(node("b"), &ack(2, 0, 0), 0);
+    tally.merge(node("d"), &ack(1, 70, 0), 0);
+    assert_eq!(tally.committed(Lsn::new(90)), Some(Lsn::new(70)));
 }
 
 #[test]

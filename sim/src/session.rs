@@ -237,12 +237,12 @@ impl World {
             return Ok(());
         };
         let (records, chunk) = Records::decode(&bytes).expect("what was encoded can be decoded");
+        let (peer, purpose) = (follow.peer, follow.purpose);
         // A real receiver may look at the fence a moment before it appends.
-        let takes = match follow.purpose {
+        let takes = match purpose {
             Purpose::Stream => up.machine.accepts(records.epoch) || careless,
             _ => up.tries(of),
         };
-        let peer = follow.peer;
         if records.epoch != of || !takes {
             self.unfollow(node);
             return Ok(());

@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
 
 use bytes::Bytes;
 use towline_protocol::frame::{Body, Frame};
@@ -172,18 +171,15 @@ impl World {
     }
 
     fn run_until(&mut self, end_ms: u64, done: impl Fn(&Self) -> bool) -> bool {
-        while let Some(next) = self.queue.peek_mut() {
-            if next.0.at_ms >= end_ms {
-                return done(self);
-            }
-            let Due { at_ms, event, .. } = PeekMut::pop(next).0;
+        while self.queue.peek().is_some_and(|next| next.0.at_ms < end_ms) {
+            let Some(Reverse(Due { at_ms, event, .. })) = self.queue.pop() else { break };
             self.now_ms = at_ms;
             self.happen(event);
             if self.quiet && done(self) {
                 return true;
             }
         }
-        false
+        done(self)
     }
 
     fn happen(&mut self, event: Event) {
@@ -313,7 +309,7 @@ impl World {
                 None
             }
             Body::FenceRefused => {
-                machine.handle_fence_refused(epoch, now_ms);
+                machine.handle_fence_refused(sender, epoch, now_ms);
                 None
             }
             Body::HandOver => {

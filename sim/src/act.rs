@@ -135,7 +135,8 @@ impl World {
     }
 
     fn demote(&mut self, node: usize) {
-        self.running(node).quiesced = None;
+        let up = self.running(node);
+        (up.quiesced, up.opened) = (None, None);
         if self.plant != Some(Plant::AnswersAfterDemotion) {
             let up = self.running(node);
             let writes = std::mem::take(&mut up.writes);
@@ -195,10 +196,12 @@ impl World {
     }
 
     fn open(&mut self, node: usize, epoch: Epoch) {
-        if self.nodes[node].open_epoch() != Some(epoch) {
+        let up = self.running(node);
+        let open = up.machine.role() == RoleView::Primary { open: true };
+        if !open || up.machine.fence() != epoch {
             return; // Fenced meanwhile.
         }
-        let up = self.running(node);
+        up.opened = Some(epoch);
         up.view = up.engine.values;
         up.quiesced = None;
         self.checks.opened(node, epoch);

@@ -67,6 +67,7 @@ impl World {
             up.machine.handle_appended(end);
             let write = Write { value, end, epoch };
             self.checks.invoke_write(put);
+            self.say(|_| format!("n{node} writes {put:?} up to {end}"));
             if quiesced {
                 self.checks.acknowledged(node, epoch, &[write]);
             } else {
@@ -98,7 +99,9 @@ impl World {
             Err(_) => return Ok(()),
         };
         let round = if by_lease { 0 } else { round };
+        let tells = (by_lease, round);
         up.reads.push(Read { op, value, seen, round, epoch });
+        self.say(|_| format!("n{node} reads key {key}: {value} (op {op}, lease/round {tells:?})"));
         if by_lease { Ok(()) } else { self.beat(node) }
     }
 

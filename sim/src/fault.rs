@@ -82,6 +82,8 @@ impl World {
         );
         let rots = matches!(
             error,
+            // The bit that rotted may be one of the version.
+            WalError::NewerVersion { .. } |
             WalError::Corrupt { .. }
                 | WalError::MissingSegment { .. }
                 | WalError::Record { .. }
@@ -157,7 +159,10 @@ impl World {
     /// The node handles nothing for a while, then everything late.
     fn pause(&mut self, node: usize) {
         let longest_ms = 2 * TIMING.candidate_ms;
-        self.nodes[node].paused_until_ms = self.now_ms + self.rng.range(20, longest_ms);
+        let pause_ms = self.rng.range(20, longest_ms);
+        let paused_until_ms = &mut self.nodes[node].paused_until_ms;
+        *paused_until_ms = (*paused_until_ms).max(Some(self.now_ms + pause_ms));
+        self.at(pause_ms, Event::Wake(node));
     }
 
     fn fill(&mut self, node: usize) {

@@ -13,6 +13,7 @@ use towline_wal::{Cursor, Level, Role, Wal, WalError};
 use crate::disk::{CLUSTER, Copy, SEGMENT, Store};
 use crate::engine::{Engine, KEYS};
 use crate::net::{LinkId, Packet};
+use crate::world::Event;
 
 pub(crate) const LOG: LogId = LogId(7);
 pub(crate) const TIMING: Timing = Timing { heartbeat_ms: 25, ask_ms: 80, candidate_ms: 400 };
@@ -40,8 +41,9 @@ pub(crate) struct Node {
     /// What runs; `None` while the node is down.
     pub(crate) up: Option<Box<Running>>,
     pub(crate) clock: Clock,
-    /// It handles nothing before.
-    pub(crate) paused_until_ms: u64,
+    /// While it is paused: until when, and what happened to it meanwhile, which it handles then.
+    pub(crate) paused_until_ms: Option<u64>,
+    pub(crate) late: Vec<Event>,
     /// Whom its configuration names.
     pub(crate) peers: Vec<usize>,
     /// A backup of its disk.
@@ -67,6 +69,8 @@ pub(crate) struct Running {
     pub(crate) flushing: bool,
     pub(crate) engine: Engine,
     pub(crate) applier: Cursor,
+    /// The epoch that clients were let in for.
+    pub(crate) opened: Option<Epoch>,
     /// On an open primary: the engine's values with everything behind them in the log.
     pub(crate) view: [u64; KEYS],
     /// A hand-over is under way: nothing new is executed.
@@ -168,6 +172,7 @@ impl Node {
             flushing: false,
             engine,
             applier,
+            opened: None,
             view: engine.values,
             quiesced: None,
             writes: Vec::new(),
@@ -180,9 +185,9 @@ impl Node {
 
     /// The epoch this node serves clients in.
     pub(crate) fn open_epoch(&self) -> Option<Epoch> {
-        let machine = &self.up.as_ref()?.machine;
-        let open = machine.role() == RoleView::Primary { open: true };
-        open.then(|| machine.fence())
+        let up = self.up.as_ref()?;
+        let open = up.machine.role() == RoleView::Primary { open: true };
+        up.opened.filter(|epoch| open && *epoch == up.machine.fence())
     }
 }
 

@@ -87,7 +87,6 @@ impl World {
         self.net.heal();
         for node in 0..self.nodes.len() {
             self.make_room(node);
-            self.nodes[node].paused_until_ms = 0;
             self.nodes[node].store.disk.fail_syncs(0);
             self.nodes[node].peers = (0..self.nodes.len()).filter(|peer| *peer != node).collect();
             if self.nodes[node].store.rotten {

@@ -37,6 +37,7 @@ pub(crate) enum Event {
     Restart(usize),
     Room(usize),
     Mend(usize, usize),
+    Wake(usize),
     Client,
     Fault,
     Operator,
@@ -59,6 +60,7 @@ impl Event {
             Self::Restart(_)
             | Self::Room(_)
             | Self::Mend(..)
+            | Self::Wake(_)
             | Self::Client
             | Self::Fault
             | Self::Operator => None,
@@ -184,9 +186,8 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         let Some((node, life)) = event.node() else { return self.happen_outside(event) };
-        let until_ms = self.nodes[node].paused_until_ms;
-        if until_ms > self.now_ms {
-            return self.at(until_ms - self.now_ms, event);
+        if self.nodes[node].paused_until_ms.is_some() {
+            return self.nodes[node].late.push(event);
         }
         let is_up = self.nodes[node].up.is_some();
         if !is_up || life.is_some_and(|life| life != self.nodes[node].life) {
@@ -228,7 +229,18 @@ impl World {
             Event::Restart(node) if self.nodes[node].up.is_none() => self.restart(node),
             Event::Room(node) => self.make_room(node),
             Event::Mend(from, to) => self.net.mend(from, to),
+            Event::Wake(node) => self.wake(node),
             _ => {}
+        }
+    }
+
+    fn wake(&mut self, node: usize) {
+        // An earlier end of a pause that was made longer is none.
+        if self.nodes[node].paused_until_ms.is_some_and(|until_ms| until_ms <= self.now_ms) {
+            self.nodes[node].paused_until_ms = None;
+            for event in std::mem::take(&mut self.nodes[node].late) {
+                self.happen(event);
+            }
         }
     }
 
@@ -393,7 +405,8 @@ fn founded(at: usize, n: usize, voters: &Voters, rng: &mut Rng) -> Node {
         life: 0,
         up: None,
         clock: Clock { ahead_ms: rng.below(1_000), rate: rng.range(950, 1_050) },
-        paused_until_ms: 0,
+        paused_until_ms: None,
+        late: Vec::new(),
         peers,
         copy: None,
         replaced: false,

@@ -96,34 +96,35 @@ impl Operations {
     pub(crate) fn check(&self) {
         for key in 0..KEYS {
             // A write that was never answered nor read may never have happened.
-            let of_key = |cluster: &&Cluster| {
+            let of_key = |cluster: &Cluster| {
                 usize::from(cluster.key) == key && (cluster.answered != NEVER || cluster.read)
             };
-            let mut forward = vec![(0, self.initial[key])];
+            let mut forward = vec![(0, self.initial[key], 0)];
             let mut backward = Vec::new();
-            for cluster in self.clusters.iter().filter(of_key) {
+            for (value, cluster) in (1..).zip(&self.clusters).filter(|(_, it)| of_key(it)) {
                 let (first, last) = (cluster.first_answer, cluster.last_invoked);
                 assert!(first > cluster.invoked, "a read of key {key} foresaw its write");
                 // From the first answer to the last beginning the register held this value.
                 if first < last {
-                    forward.push((first, last));
+                    forward.push((first, last, value));
                 } else {
-                    backward.push((last, first));
+                    backward.push((last, first, value));
                 }
             }
             forward.sort_unstable();
             for pair in forward.windows(2) {
                 assert!(
                     pair[0].1 < pair[1].0,
-                    "reads of key {key} are not linearizable: a value was seen after a newer one"
+                    "key {key} is not linearizable: {} was seen after {}, and {1} after {0}",
+                    pair[0].2,
+                    pair[1].2
                 );
             }
-            for (from, to) in backward {
-                let within = forward.iter().any(|(low, high)| *low < from && to < *high);
-                assert!(
-                    !within,
-                    "reads of key {key} are not linearizable: a write between them was not seen"
-                );
+            for (from, to, value) in backward {
+                let within = forward.iter().find(|(low, high, _)| *low < from && to < *high);
+                if let Some((.., seen)) = within {
+                    panic!("key {key} is not linearizable: {seen} was seen after {value}");
+                }
             }
         }
     }

@@ -98,7 +98,8 @@ pub async fn receive_tail(
     }
 }
 
-/// Takes in the news of the primary of `log`, and gives each to `hear`, which says whether the rules took it.
+/// Takes in the news of the primary of `log`, and gives each to `hear`, which says
+/// whether the rules took it.
 ///
 /// # Errors
 /// [`ReceiveError`], always: news ends with the session.

@@ -123,7 +123,8 @@ pub async fn send_news(
     }
 }
 
-/// Takes in the acks of one replica of `log`, and gives each to `count`, which says whether the rules took it.
+/// Takes in the acks of one replica of `log`, and gives each to `count`, which says
+/// whether the rules took it.
 ///
 /// # Errors
 /// [`ShipError`]; `Ok` once the replica has closed its side.

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use tokio::sync::watch;
 use towline_protocol::epoch::{Epoch, History};
+use towline_protocol::id::Incarnation;
 use towline_protocol::lsn::Lsn;
 use towline_protocol::record::Digest;
 use towline_protocol::terms::Terms;
@@ -53,16 +54,6 @@ impl Log {
     #[must_use]
     pub fn appended(&self) -> Lsn {
         *self.appended.borrow()
-    }
-
-    /// Makes this disk another one to the cluster: what it promised before is void, and it counts
-    /// again once it is granted. Durable on return; holds from the next opening on.
-    ///
-    /// # Errors
-    /// As [`Log::update_control`].
-    pub fn renew(&self) -> Result<(), WalError> {
-        let incarnation = Incarnation(self.disk.nonce());
-        self.update_control(|control| control.incarnation = incarnation)
     }
 
     /// Everything below is on this disk.

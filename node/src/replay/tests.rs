@@ -2,6 +2,7 @@ use towline_protocol::barrier::Barrier;
 use towline_protocol::epoch::Epoch;
 use towline_protocol::id::{ClusterId, Incarnation, LogId};
 use towline_protocol::lsn::SegmentSize;
+use towline_protocol::terms::Terms;
 use towline_protocol::voters::{Voter, Voters};
 use towline_wal::{Founding, Options, Role};
 
@@ -29,8 +30,7 @@ fn log(dir: &std::path::Path) -> (Arc<Wal>, Vec<Lsn>) {
         previous: Epoch::NONE,
         previous_end: Lsn::ZERO,
         digest: wal.digest(),
-        voters,
-        lease_ms: 0,
+        terms: Terms::founding(voters),
         accepted_loss: false,
     };
     let mut ends = vec![wal.begin_epoch(&barrier).unwrap().end];

@@ -160,7 +160,7 @@ fn the_fuzzers_corpus_holds_one_frame_of_each_kind() {
         };
     }
     let corpus = corpus!["00" "01" "02" "03" "04" "05" "06" "07" "08" "09" "10" "11" "12" "13"
-        "14" "15"];
+        "14" "15" "16" "17"];
     let mut seeds: Vec<Vec<u8>> =
         one_of_each().iter().map(|frame| [&[0], &frame.encode()[..]].concat()).collect();
     let segment = SegmentIdentity { base: Lsn::new(65_536), epoch: epoch(2), nonce: 8 };

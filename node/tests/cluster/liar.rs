@@ -89,11 +89,6 @@ fn lies(epoch: Epoch, history: &History, end: Lsn) -> Vec<Lie> {
         ),
         ("another log", vec![other_log], Kind::Foreign),
         (
-            "another life",
-            vec![first(Hello { incarnation: Incarnation(9), ..hello(Purpose::Stream) })],
-            Kind::Foreign,
-        ),
-        (
             "a future it has committed",
             vec![first(Hello { committed: Lsn::new(u64::MAX), ..hello(Purpose::Stream) })],
             Kind::Contradiction,

@@ -1,12 +1,11 @@
-//! The network: connections whose two lanes are each in order, and single frames that may be lost.
+//! The network: connections whose two lanes are each in order, and single frames that may be lost,
+//! late, or there twice.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use towline_protocol::epoch::Epoch;
 
-use super::disk::Rec;
-use super::rng::Rng;
+use crate::rng::Rng;
 
 pub(crate) type LinkId = u64;
 
@@ -15,15 +14,15 @@ pub(crate) type LinkId = u64;
 pub(crate) enum Packet {
     /// A frame of the control stream.
     Control(Bytes),
-    /// Records of the sender's epoch.
-    Records(Epoch, Vec<Rec>),
+    /// A frame of the stream of records.
+    Records(Bytes),
 }
 
 impl Packet {
     const fn lane(&self) -> usize {
         match self {
             Self::Control(_) => 0,
-            Self::Records(..) => 1,
+            Self::Records(_) => 1,
         }
     }
 }
@@ -39,10 +38,11 @@ struct Link {
 pub(crate) struct Net {
     links: BTreeMap<LinkId, Link>,
     next: LinkId,
-    /// `cut[a][b]`: nothing gets from a to b.
-    cut: Vec<Vec<bool>>,
-    /// How many of a hundred single frames are lost, and the longest delay.
+    /// `cut[a][b]`: nothing gets from a to b while this is above zero. Faults overlap.
+    cut: Vec<Vec<u32>>,
+    /// How many of a hundred single frames are lost and how many come twice; the longest delay.
     pub(crate) loss: u64,
+    pub(crate) twice: u64,
     pub(crate) delay_ms: u64,
 }
 
@@ -51,9 +51,10 @@ impl Net {
         Self {
             links: BTreeMap::new(),
             next: 0,
-            cut: vec![vec![false; nodes]; nodes],
+            cut: vec![vec![0; nodes]; nodes],
             loss: rng.below(30),
-            delay_ms: rng.range(1, 25),
+            twice: rng.below(20),
+            delay_ms: rng.range(1, 20),
         }
     }
 
@@ -67,6 +68,14 @@ impl Net {
         self.links.remove(&link);
     }
 
+    /// Breaks one connection, if there is any.
+    pub(crate) fn break_one(&mut self, nth: u64) {
+        let at = nth.checked_rem(self.links.len() as u64).unwrap_or(0) as usize;
+        if let Some(link) = self.links.keys().nth(at).copied() {
+            self.close(link);
+        }
+    }
+
     pub(crate) fn is_open(&self, link: LinkId) -> bool {
         self.links.contains_key(&link)
     }
@@ -77,12 +86,18 @@ impl Net {
         Some(if node == dialer { peer } else { dialer })
     }
 
-    pub(crate) fn set_cut(&mut self, from: usize, to: usize, cut: bool) {
-        self.cut[from][to] = cut;
+    pub(crate) fn cut(&mut self, from: usize, to: usize) {
+        self.cut[from][to] += 1;
     }
 
+    pub(crate) fn mend(&mut self, from: usize, to: usize) {
+        self.cut[from][to] = self.cut[from][to].saturating_sub(1);
+    }
+
+    /// From here on the network is a good one.
     pub(crate) fn heal(&mut self) {
-        self.cut.iter_mut().flatten().for_each(|cut| *cut = false);
+        self.cut.iter_mut().flatten().for_each(|cut| *cut = 0);
+        (self.loss, self.twice) = (0, 0);
     }
 
     /// When a packet sent now arrives. A connection over a cut is broken, sooner or later: here at
@@ -98,7 +113,7 @@ impl Net {
         let delay_ms = rng.range(0, self.delay_ms);
         let Link { ends, last_ms } = self.links.get_mut(&link)?;
         let side = usize::from(ends[0] != from);
-        if self.cut[from][ends[1 - side]] {
+        if self.cut[from][ends[1 - side]] > 0 {
             self.close(link);
             return None;
         }
@@ -107,17 +122,12 @@ impl Net {
         Some(*last_ms)
     }
 
-    /// When a single frame arrives, if it does.
-    pub(crate) fn send_single(
-        &self,
-        from: usize,
-        to: usize,
-        now_ms: u64,
-        rng: &mut Rng,
-    ) -> Option<u64> {
-        let lost = rng.chance(self.loss) || self.cut[from][to];
+    /// In how many ms a single frame arrives: never, once, or twice.
+    pub(crate) fn send_single(&self, from: usize, to: usize, rng: &mut Rng) -> [Option<u64>; 2] {
+        let lost = rng.chance(self.loss) || self.cut[from][to] > 0;
         let late_ms = if rng.chance(5) { 10 * self.delay_ms } else { self.delay_ms };
-        let delay_ms = rng.range(0, late_ms);
-        (!lost).then_some(now_ms + delay_ms)
+        let first_ms = rng.range(0, late_ms);
+        let again = rng.chance(self.twice).then(|| rng.range(0, 4 * self.delay_ms));
+        if lost { [None, None] } else { [Some(first_ms), again] }
     }
 }

@@ -1,0 +1,117 @@
+//! The operator: switch-overs, new disks, other terms; and what is done once all faults are over.
+
+use towline_protocol::id::NodeId;
+use towline_protocol::machine::{Change, Failover};
+use towline_wal::Role;
+
+use crate::node::name;
+use crate::world::{Event, World};
+
+/// How often the operator looks, once the faults are over, in ms.
+const LOOK_MS: u64 = 150;
+
+impl World {
+    pub(crate) fn promote(&mut self, node: usize) {
+        let (force, now_ms) = (self.rng.chance(50), self.local_ms(node));
+        if let Some(up) = self.up(node) {
+            let how = Failover { force, ..Failover::default() };
+            let refused = up.machine.promote(how, now_ms).err();
+            self.say(|_| format!("n{node} is promoted, force {force}: {refused:?}"));
+        }
+        self.pump(node);
+    }
+
+    fn open_primary(&self) -> Option<usize> {
+        let mut open = (0..self.nodes.len()).filter_map(|node| {
+            self.nodes[node].open_epoch().map(|epoch| (epoch, node))
+        });
+        let first = open.next()?;
+        Some(open.fold(first, Ord::max).1)
+    }
+
+    /// Something an operator does on a cluster that works.
+    pub(crate) fn operate(&mut self) {
+        let Some(primary) = self.open_primary() else { return };
+        match self.rng.below(4) {
+            0 | 1 => self.hand_over(primary),
+            2 => self.grant(primary),
+            _ => self.change_lease(primary),
+        }
+    }
+
+    fn hand_over(&mut self, primary: usize) {
+        let to = self.rng.below(self.nodes.len() as u64) as usize;
+        let to: Option<NodeId> = self.rng.chance(50).then(|| name(to));
+        let now_ms = self.local_ms(primary);
+        if let Some(up) = self.up(primary) {
+            let refused = up.machine.hand_over(to, now_ms).err();
+            self.say(|_| format!("n{primary} hands over to {to:?}: {refused:?}"));
+        }
+        self.pump(primary);
+    }
+
+    /// Lets a new disk of a voter count.
+    fn grant(&mut self, primary: usize) {
+        let waiting = (0..self.nodes.len()).find(|node| !self.checks.votes(*node));
+        let Some(node) = waiting else { return };
+        let incarnation = self.checks.incarnation(node);
+        let now_ms = self.local_ms(primary);
+        let lease_ms = self.lease_ms;
+        if let Some(up) = self.up(primary) {
+            let Some(voters) = up.machine.voters().granting(name(node), incarnation) else {
+                return;
+            };
+            let refused = up.machine.change(Change { voters, lease_ms }, now_ms).err();
+            self.say(|_| format!("n{primary} grants n{node} {incarnation}: {refused:?}"));
+        }
+        self.pump(primary);
+    }
+
+    fn change_lease(&mut self, primary: usize) {
+        if !self.leases {
+            return;
+        }
+        self.lease_ms = if self.rng.chance(80) { self.rng.range(60, 200) as u32 } else { 0 };
+        let (now_ms, lease_ms) = (self.local_ms(primary), self.lease_ms);
+        if let Some(up) = self.up(primary) {
+            let voters = up.machine.voters().clone();
+            let refused = up.machine.change(Change { voters, lease_ms }, now_ms).err();
+            self.say(|_| format!("n{primary} goes by leases of {lease_ms} ms: {refused:?}"));
+        }
+        self.pump(primary);
+    }
+
+    /// Repairs everything there is to repair, at once.
+    pub(crate) fn calm_down(&mut self) {
+        self.quiet = true;
+        self.net.heal();
+        for node in 0..self.nodes.len() {
+            self.make_room(node);
+            self.nodes[node].store.disk.fail_syncs(0);
+            self.nodes[node].peers = (0..self.nodes.len()).filter(|peer| *peer != node).collect();
+            if self.nodes[node].store.rotten {
+                self.replace(node);
+            } else if self.nodes[node].store.disk.is_dead() {
+                self.crash(node, false);
+            }
+            self.at(1, Event::Restart(node));
+        }
+        self.at(LOOK_MS, Event::Operator);
+    }
+
+    /// Lets new disks count, and promotes a node if none would lead by itself.
+    pub(crate) fn look_after(&mut self) {
+        self.at(LOOK_MS, Event::Operator);
+        if let Some(primary) = self.open_primary() {
+            return self.grant(primary);
+        }
+        let up = self.nodes.iter().filter_map(|node| node.up.as_ref());
+        let claims = |up: &crate::node::Running| {
+            up.wal.control().role == Role::Primary && up.machine.votes()
+        };
+        if !up.into_iter().any(|up| claims(up)) {
+            let node = self.rng.below(self.nodes.len() as u64) as usize;
+            self.promote(node);
+        }
+    }
+}

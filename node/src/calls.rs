@@ -6,9 +6,11 @@ use std::time::Duration;
 use towline_protocol::epoch::Epoch;
 use towline_protocol::frame::{Body, CONTROL_FRAME_MAX, Frame, Hello, Welcome};
 use towline_protocol::id::NodeId;
+use towline_protocol::machine::Machine;
 use towline_transport::{Connection, FrameReceiver, FrameSender};
 
 use crate::error::CallError;
+use crate::refusals::PeerError;
 use crate::shared::Shared;
 
 /// How long a dial may take until the peer has answered the first words.
@@ -32,7 +34,7 @@ impl Shared {
     }
 
     async fn dial_patiently(&self, node: NodeId, hello: Hello) -> Result<Dialled, CallError> {
-        let answer = |reason: String| CallError::Answer { node, reason };
+        let answer = |source: PeerError| CallError::Answer { node, source };
         let address = self.resolve(node).await?;
         let connection = self
             .endpoint
@@ -40,7 +42,7 @@ impl Shared {
             .await
             .map_err(|error| CallError::Connect { node, reason: error.to_string() })?;
         let opened = connection.open_control().await;
-        let (mut sender, mut receiver) = opened.map_err(|error| answer(error.to_string()))?;
+        let (mut sender, mut receiver) = opened.map_err(|error| answer(error.into()))?;
         let frame = Frame {
             log: self.identity.log,
             epoch: hello.fence,
@@ -48,10 +50,10 @@ impl Shared {
             body: Body::Hello(Box::new(hello)),
         };
         let sent = sender.send(&[frame.encode()]).await;
-        sent.map_err(|error| answer(error.to_string()))?;
-        let frame = receive(&mut receiver).await.map_err(answer)?;
+        sent.map_err(|error| answer(error.into()))?;
+        let frame = self.receive(&mut receiver).await.map_err(answer)?;
         let Body::Welcome(welcome) = frame.body else {
-            return Err(answer("answered a hello with something else".to_owned()));
+            return Err(answer(PeerError::OutOfPlace("the answer to a hello")));
         };
         Ok(Dialled { connection, sender, receiver, epoch: frame.epoch, answer: welcome })
     }
@@ -77,26 +79,32 @@ impl Shared {
         match dialled.answer {
             Welcome::Ready => {}
             Welcome::Refuse(refusal, reason) => {
-                let reason = format!("refused ({refusal:?}): {reason}");
-                return Err(CallError::Answer { node, reason });
+                let source = PeerError::Refused(refusal, reason);
+                return Err(CallError::Answer { node, source });
             }
-            other => return Err(CallError::Answer { node, reason: format!("said {other:?}") }),
+            _ => {
+                let source = PeerError::OutOfPlace("READY");
+                return Err(CallError::Answer { node, source });
+            }
         }
         let exchange = async {
-            let sent = dialled.sender.send(&[question.encode()]).await;
-            sent.map_err(|error| error.to_string())?;
-            receive(&mut dialled.receiver).await
+            dialled.sender.send(&[question.encode()]).await?;
+            self.receive(&mut dialled.receiver).await
         };
         let answered = tokio::time::timeout(patience, exchange).await;
         let answered = answered.map_err(|_| CallError::Silent { node })?;
         dialled.connection.close(0, "answered");
-        answered.map_err(|reason| CallError::Answer { node, reason })
+        answered.map_err(|source| CallError::Answer { node, source })
     }
-}
 
-/// The next frame of a control stream that must go on.
-pub(crate) async fn receive(receiver: &mut FrameReceiver) -> Result<Frame, String> {
-    let received = receiver.recv(CONTROL_FRAME_MAX).await.map_err(|error| error.to_string())?;
-    let bytes = received.ok_or_else(|| "closed the stream".to_owned())?;
-    Frame::decode(&bytes).map_err(|error| error.to_string())
+    /// The next frame of a control stream that must go on: of this log, and of no epoch that can
+    /// not be.
+    pub(crate) async fn receive(&self, receiver: &mut FrameReceiver) -> Result<Frame, PeerError> {
+        let bytes = receiver.recv(CONTROL_FRAME_MAX).await?.ok_or(PeerError::Hangup)?;
+        let frame = Frame::decode_near(&bytes, self.look(Machine::fence))?;
+        if frame.log != self.identity.log {
+            return Err(PeerError::OtherLog(frame.log));
+        }
+        Ok(frame)
+    }
 }

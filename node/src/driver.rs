@@ -15,7 +15,9 @@ use towline_protocol::id::NodeId;
 use towline_protocol::machine::{Action, Failure};
 use towline_wal::Role;
 
+use crate::error::CallError;
 use crate::follow::{fetch, follow};
+use crate::refusals::PeerError;
 use crate::shared::Shared;
 
 /// How long a voter may take to answer a candidate before it is called again.
@@ -168,13 +170,26 @@ fn send(shared: &Arc<Shared>, node: NodeId, frame: Frame) {
         let answered = shared.call(node, frame, ANSWER_TIMEOUT).await;
         shared.calling.lock().unwrap_or_else(PoisonError::into_inner).remove(&call);
         match answered {
+            Err(CallError::Answer { source, .. }) if source.kind().is_some() => {
+                shared.note(node, &source);
+            }
             Err(error) => tracing::debug!(node = %shared.identity.node, "{error}"),
-            Ok(answer) => shared.tell(|machine, now_ms| match answer.body {
-                Body::Positions(at) => machine.handle_positions(node, *at, now_ms),
-                Body::Fenced(at) => machine.handle_fenced(node, epoch, *at, now_ms),
-                Body::FenceRefused => machine.handle_fence_refused(node, answer.epoch, now_ms),
-                _ => {}
-            }),
+            Ok(answer) => {
+                let placed = shared.tell(|machine, now_ms| {
+                    match answer.body {
+                        Body::Positions(at) => machine.handle_positions(node, *at, now_ms),
+                        Body::Fenced(at) => machine.handle_fenced(node, epoch, *at, now_ms),
+                        Body::FenceRefused => {
+                            machine.handle_fence_refused(node, answer.epoch, now_ms);
+                        }
+                        _ => return false,
+                    }
+                    true
+                });
+                if !placed {
+                    shared.note(node, &PeerError::OutOfPlace("an answer"));
+                }
+            }
         }
     });
 }

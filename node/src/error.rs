@@ -7,6 +7,8 @@ use towline_protocol::id::NodeId;
 use towline_protocol::machine::Failure;
 use towline_wal::WalError;
 
+use crate::refusals::PeerError;
+
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -116,6 +118,6 @@ pub(crate) enum CallError {
     Connect { node: NodeId, reason: String },
     #[error("{node} did not answer in time")]
     Silent { node: NodeId },
-    #[error("{node}: {reason}")]
-    Answer { node: NodeId, reason: String },
+    #[error("{node}: {source}")]
+    Answer { node: NodeId, source: PeerError },
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use towline_protocol::epoch::Epoch;
-use towline_protocol::frame::{Purpose, Refusal};
+use towline_protocol::frame::{Purpose, Refusal, Welcome};
 use towline_protocol::id::NodeId;
 use towline_protocol::lsn::Lsn;
 use towline_protocol::machine::{Decision, Machine, RoleView};
@@ -16,6 +16,7 @@ use towline_protocol::record::Digest;
 
 use crate::calls::Dialled;
 use crate::inbound::digest_at;
+use crate::refusals::PeerError;
 use crate::shared::{Gate, Shared};
 
 /// The pause between two dials, while a primary is expected any moment.
@@ -32,9 +33,9 @@ enum Ended {
     /// Dial that node, or any other.
     Redial(Option<NodeId>),
     /// The stream broke or could not be had, for this reason.
-    Broken(String),
+    Broken(PeerError),
     /// Only an operator can help.
-    Refused(String),
+    Refused(PeerError),
     /// Everything that was to be fetched is here.
     Complete,
 }
@@ -94,7 +95,7 @@ impl Search {
 
     /// Makes the best of how an attempt ended, and says how long to pause.
     async fn settle(&mut self, shared: &Arc<Shared>, node: NodeId, ended: Ended) -> Duration {
-        let (reason, pause) = match ended {
+        let (error, pause) = match ended {
             Ended::Complete => return PAUSE,
             Ended::Redial(to) => {
                 // A candidate says so until its BARRIER stands: worth asking again, for a while.
@@ -110,10 +111,12 @@ impl Search {
                 self.hint = Some(node);
                 return Duration::ZERO;
             }
-            Ended::Broken(reason) => (reason, PAUSE),
-            Ended::Refused(reason) => (reason, LONG_PAUSE),
+            Ended::Broken(error) => (error, PAUSE),
+            Ended::Refused(error) => (error, LONG_PAUSE),
         };
         self.wander = true;
+        shared.count(&error);
+        let reason = error.to_string();
         // The same trouble again and again is said once.
         if reason != self.said {
             tracing::info!(node = %shared.identity.node, peer = %node, "not following: {reason}");
@@ -140,7 +143,10 @@ pub(crate) async fn fetch(
             Ended::Complete => return Ok(()),
             Ended::Cut(to) => cut(shared, to).await?,
             Ended::Redial(_) => return Err(format!("{node} does not lend its log")),
-            Ended::Broken(reason) | Ended::Refused(reason) => return Err(reason),
+            Ended::Broken(error) | Ended::Refused(error) => {
+                shared.count(&error);
+                return Err(error.to_string());
+            }
         }
     }
 }
@@ -162,33 +168,39 @@ async fn cut(shared: &Arc<Shared>, to: Lsn) -> Result<(), String> {
 async fn follow_once(shared: &Arc<Shared>, node: NodeId, purpose: Purpose) -> Ended {
     match try_follow(shared, node, purpose).await {
         Ok(ended) => ended,
-        Err(reason) => Ended::Broken(reason),
+        Err(error) => Ended::Broken(error),
     }
 }
 
-async fn try_follow(shared: &Arc<Shared>, node: NodeId, purpose: Purpose) -> Result<Ended, String> {
+async fn try_follow(
+    shared: &Arc<Shared>,
+    node: NodeId,
+    purpose: Purpose,
+) -> Result<Ended, PeerError> {
     // A hello speaks of what is on disk, so everything that was received is flushed first.
     let wal = shared.wal();
-    let flushed = tokio::task::spawn_blocking(move || wal.flush()).await;
-    let flushed = flushed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    let flushed = tokio::task::spawn_blocking(move || wal.flush()).await??;
     let hello = shared.tell(|machine, _| {
         machine.handle_flushed(flushed);
         machine.hello(purpose)
     });
-    let dialled = shared.dial(node, hello).await.map_err(|error| error.to_string())?;
+    let dialled = shared.dial(node, hello).await?;
     let decision = shared.tell(|machine, _| {
         machine.handle_welcome(node, dialled.epoch, purpose, dialled.answer.clone())
     });
+    let said_so = matches!(dialled.answer, Welcome::Refuse(..));
+    let refused = if said_so { PeerError::Refused } else { PeerError::TurnedAway };
     match decision {
         Decision::Redial(to) => Ok(Ended::Redial(to)),
-        Decision::Refused(Refusal::Busy | Refusal::Stale, reason) => Ok(Ended::Broken(reason)),
-        Decision::Refused(_, reason) | Decision::Quarantined(reason) => Ok(Ended::Refused(reason)),
-        Decision::Snapshot { oldest } => Ok(Ended::Refused(format!(
-            "{node} holds its log from {oldest} on, and this one ends before: found this node anew"
-        ))),
+        Decision::Refused(kind @ (Refusal::Busy | Refusal::Stale), reason) => {
+            Ok(Ended::Broken(refused(kind, reason)))
+        }
+        Decision::Refused(kind, reason) => Ok(Ended::Refused(refused(kind, reason))),
+        Decision::Quarantined(reason) => Ok(Ended::Refused(refused(Refusal::Diverged, reason))),
+        Decision::Snapshot { oldest } => Ok(Ended::Refused(PeerError::Trimmed(oldest))),
         Decision::Cut { epoch, to, digest } => {
             if !same_log(shared, node, to, digest).await? {
-                return Ok(Ended::Refused(format!("{node} holds another log")));
+                return Ok(Ended::Refused(PeerError::OtherRecords(to)));
             }
             adopt(shared, epoch).await?;
             dialled.connection.close(0, "cutting");
@@ -196,7 +208,7 @@ async fn try_follow(shared: &Arc<Shared>, node: NodeId, purpose: Purpose) -> Res
         }
         Decision::Stream { epoch, from, digest, until } => {
             if !same_log(shared, node, from, digest).await? {
-                return Ok(Ended::Refused(format!("{node} holds another log")));
+                return Ok(Ended::Refused(PeerError::OtherRecords(from)));
             }
             adopt(shared, epoch).await?;
             take(shared, node, epoch, (from, until), dialled).await
@@ -210,7 +222,7 @@ async fn same_log(
     node: NodeId,
     at: Lsn,
     theirs: Digest,
-) -> Result<bool, String> {
+) -> Result<bool, PeerError> {
     let ours = digest_at(shared, at).await?;
     if ours != theirs {
         let reason = format!(
@@ -225,14 +237,14 @@ async fn same_log(
 }
 
 /// Obeys a primary's epoch durably, before the first ack in it can leave.
-async fn adopt(shared: &Arc<Shared>, epoch: Epoch) -> Result<(), String> {
+async fn adopt(shared: &Arc<Shared>, epoch: Epoch) -> Result<(), PeerError> {
     if shared.wal().control().fence >= epoch {
         return Ok(());
     }
     let on = Arc::clone(shared);
     let change = move || on.update_control(|control| control.fence = control.fence.max(epoch));
-    let written = tokio::task::spawn_blocking(change).await;
-    written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    tokio::task::spawn_blocking(change).await??;
+    Ok(())
 }
 
 /// Takes records until the stream breaks or `until` is here.
@@ -242,7 +254,7 @@ async fn take(
     epoch: Epoch,
     (from, until): (Lsn, Option<Lsn>),
     mut dialled: Dialled,
-) -> Result<Ended, String> {
+) -> Result<Ended, PeerError> {
     let fetching = until.is_some();
     let begun =
         fetching || shared.tell(|machine, now_ms| machine.begin_session(node, epoch, now_ms));
@@ -260,11 +272,10 @@ async fn take(
     };
     let tail = async {
         // The stream opens with its first record; until then there is only news.
-        let accepted = dialled.connection.accept_uni().await;
-        let mut stream = accepted.map_err(|error| error.to_string())?;
+        let mut stream = dialled.connection.accept_uni().await?;
         let taken =
             towline_receiver::receive_tail(&wal, node, epoch, until, &mut stream, accepts, grown);
-        taken.await.map_err(|error| error.to_string())
+        Ok::<_, PeerError>(taken.await?)
     };
     if fetching {
         if until.is_some_and(|until| from < until) {
@@ -275,23 +286,23 @@ async fn take(
     shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clear();
     tracing::info!(node = %shared.identity.node, peer = %node, %epoch, "follows");
     let acks = shared.acks.subscribe();
+    let from_peer = (node, shared.identity.log);
     let ended = tokio::select! {
         ended = tail => ended.err(),
-        ended = towline_receiver::take_news(node, &mut dialled.receiver, hear) => {
-            ended.err().map(|error| error.to_string())
+        ended = towline_receiver::take_news(from_peer, &mut dialled.receiver, hear) => {
+            ended.err().map(PeerError::from)
         }
         ended = towline_receiver::send_acks(node, epoch, acks, &mut dialled.sender) => {
-            ended.err().map(|error| error.to_string())
+            ended.err().map(PeerError::from)
         }
     };
     dialled.connection.close(0, "over");
-    Ok(Ended::Broken(ended.unwrap_or_else(|| format!("{node} closed the stream"))))
+    Ok(Ended::Broken(ended.unwrap_or(PeerError::Hangup)))
 }
 
-async fn finish_fetch(shared: &Arc<Shared>) -> Result<Ended, String> {
+async fn finish_fetch(shared: &Arc<Shared>) -> Result<Ended, PeerError> {
     let wal = shared.wal();
-    let flushed = tokio::task::spawn_blocking(move || wal.flush()).await;
-    let end = flushed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    let end = tokio::task::spawn_blocking(move || wal.flush()).await??;
     learn_history(shared);
     shared.tell(|machine, now_ms| machine.handle_fetched(end, now_ms));
     Ok(Ended::Complete)

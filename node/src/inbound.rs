@@ -5,17 +5,21 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use towline_protocol::epoch::Epoch;
-use towline_protocol::frame::{Body, Fence, Frame, Hello, Purpose, Welcome};
-use towline_protocol::id::NodeId;
+use towline_protocol::frame::{Body, Fence, Frame, Hello, Purpose, Refusal, Welcome};
+use towline_protocol::id::{Incarnation, NodeId};
 use towline_protocol::lsn::Lsn;
 use towline_protocol::record::Digest;
-use towline_transport::{Connection, FrameReceiver, FrameSender, Priority};
+use towline_transport::{ConnectError, Connection, FrameReceiver, FrameSender, Priority};
 
-use crate::calls::receive;
+use crate::refusals::{PeerError, RefusalKind};
 use crate::shared::{Session, Shared};
 
 /// How long a peer may take to say its first words.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a candidate may take for its next question.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many connections one peer may hold: a stream, a fetch, and the questions of a few epochs.
+const CONNECTIONS_MAX: usize = 16;
 
 /// Takes connections until the node stops.
 pub(crate) async fn accept(shared: Arc<Shared>) {
@@ -27,7 +31,11 @@ pub(crate) async fn accept(shared: Arc<Shared>) {
         match accepted {
             None => return,
             // Whom it turned away the endpoint has said, with the reason.
-            Some(Err(_)) => {}
+            Some(Err(error)) => {
+                if matches!(error, ConnectError::Refused { .. }) {
+                    shared.refusals.count(RefusalKind::Foreign);
+                }
+            }
             Some(Ok(connection)) => {
                 tokio::spawn(serve(Arc::clone(&shared), connection));
             }
@@ -43,9 +51,9 @@ async fn serve(shared: Arc<Shared>, connection: Connection) {
     };
     match ended {
         Ok(()) => connection.close(0, "over"),
-        Err(reason) => {
-            tracing::info!(node = %shared.identity.node, %peer, "connection ended: {reason}");
-            connection.close(1, &reason);
+        Err(error) => {
+            shared.note(peer, &error);
+            connection.close(1, &error.to_string());
         }
     }
 }
@@ -54,55 +62,82 @@ async fn serve_peer(
     shared: &Arc<Shared>,
     connection: &Connection,
     peer: NodeId,
-) -> Result<(), String> {
+) -> Result<(), PeerError> {
+    let _place = Place::take(shared, peer)?;
     let introduce = async {
-        let opened = connection.accept_control().await.map_err(|error| error.to_string())?;
-        let (sender, mut receiver) = opened;
-        let frame = receive(&mut receiver).await?;
-        Ok::<_, String>((sender, receiver, frame))
+        let (sender, mut receiver) = connection.accept_control().await?;
+        let frame = shared.receive(&mut receiver).await?;
+        Ok::<_, PeerError>((sender, receiver, frame))
     };
     let introduced = tokio::time::timeout(HELLO_TIMEOUT, introduce).await;
-    let (mut sender, receiver, frame) =
-        introduced.map_err(|_| "it did not introduce itself".to_owned())??;
-    let Body::Hello(hello) = frame.body else {
-        return Err("its first frame is no hello".to_owned());
-    };
+    let (mut sender, mut receiver, frame) = introduced.unwrap_or(Err(PeerError::Silent))?;
+    let Body::Hello(hello) = frame.body else { return Err(PeerError::OutOfPlace("a hello")) };
     // A certificate speaks for one node.
-    if hello.node != peer || frame.log != shared.identity.log {
-        return Err(format!(
-            "it says it is {} of log {}, its certificate says {peer}, and this is log {}",
-            hello.node, frame.log, shared.identity.log
-        ));
+    if hello.node != peer {
+        return Err(PeerError::NotItself(hello.node));
     }
     let (epoch, answer) = answer(shared, &hello).await?;
     let body = Body::Welcome(answer.clone());
     let welcome = Frame { log: shared.identity.log, epoch, number: 0, body };
-    let sent = sender.send(&[welcome.encode()]).await;
-    sent.map_err(|error| error.to_string())?;
+    sender.send(&[welcome.encode()]).await?;
     match answer {
-        Welcome::Ready => answer_questions(shared, peer, sender, receiver).await,
+        Welcome::Ready => {
+            answer_questions(shared, (peer, hello.incarnation), sender, receiver).await
+        }
         Welcome::Stream { from, until, .. } => {
             stream(shared, connection, peer, epoch, (from, until), (sender, receiver)).await
         }
         Welcome::Refuse(refusal, reason) => {
-            let _ = receive(&mut { receiver }).await; // Let it read the answer before we hang up.
-            tracing::warn!(node = %shared.identity.node, %peer, ?refusal, "refused: {reason}");
-            Ok(())
+            until_read(&mut receiver).await;
+            Err(PeerError::TurnedAway(refusal, reason))
         }
         Welcome::Truncate { to, .. } => {
-            let _ = receive(&mut { receiver }).await;
             tracing::info!(node = %shared.identity.node, %peer, %to, "told to cut its tail");
+            until_read(&mut receiver).await;
             Ok(())
         }
         Welcome::Redirect(_) | Welcome::Snapshot { .. } => {
-            let _ = receive(&mut { receiver }).await;
+            until_read(&mut receiver).await;
             Ok(())
         }
     }
 }
 
+/// Lets the peer read the answer before this side hangs up. It hangs up itself, or is not waited
+/// for any longer.
+async fn until_read(receiver: &mut FrameReceiver) {
+    let _ = tokio::time::timeout(HELLO_TIMEOUT, receiver.recv(0)).await;
+}
+
+/// One of the connections a peer may hold.
+struct Place<'a> {
+    shared: &'a Shared,
+    peer: NodeId,
+}
+
+impl<'a> Place<'a> {
+    fn take(shared: &'a Shared, peer: NodeId) -> Result<Self, PeerError> {
+        let mut inbound = shared.inbound.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = inbound.entry(peer).or_default();
+        if *held >= CONNECTIONS_MAX {
+            return Err(PeerError::Crowding(*held));
+        }
+        *held += 1;
+        Ok(Self { shared, peer })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut inbound = self.shared.inbound.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = inbound.get_mut(&self.peer) {
+            *held -= 1;
+        }
+    }
+}
+
 /// The rules' answer to a hello, with this log's digest at the position it names.
-async fn answer(shared: &Arc<Shared>, hello: &Hello) -> Result<(Epoch, Welcome), String> {
+async fn answer(shared: &Arc<Shared>, hello: &Hello) -> Result<(Epoch, Welcome), PeerError> {
     let (epoch, mut answer) = shared.tell(|machine, now_ms| {
         let answer = machine.handle_hello(hello, now_ms);
         (machine.fence(), answer)
@@ -120,37 +155,50 @@ async fn answer(shared: &Arc<Shared>, hello: &Hello) -> Result<(Epoch, Welcome),
 }
 
 /// The log's digest at `at`; may read up to a segment.
-pub(crate) async fn digest_at(shared: &Arc<Shared>, at: Lsn) -> Result<Digest, String> {
+pub(crate) async fn digest_at(shared: &Arc<Shared>, at: Lsn) -> Result<Digest, PeerError> {
     if at == Lsn::ZERO {
         return Ok(Digest::EMPTY);
     }
     let wal = shared.wal();
-    let read = tokio::task::spawn_blocking(move || wal.digest_at(at)).await;
-    read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    Ok(tokio::task::spawn_blocking(move || wal.digest_at(at)).await??)
 }
 
 /// A candidate's questions, one after another.
 async fn answer_questions(
     shared: &Arc<Shared>,
-    peer: NodeId,
+    (peer, incarnation): (NodeId, Incarnation),
     mut sender: FrameSender,
     mut receiver: FrameReceiver,
-) -> Result<(), String> {
-    while let Ok(question) = receive(&mut receiver).await {
+) -> Result<(), PeerError> {
+    loop {
+        let asked = tokio::time::timeout(QUESTION_TIMEOUT, shared.receive(&mut receiver)).await;
+        let question = match asked.unwrap_or(Err(PeerError::Silent)) {
+            Ok(question) => question,
+            // It knows what it wanted to know.
+            Err(error) if error.kind().is_none() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let epoch = question.epoch;
         let answer = match question.body {
             Body::Ask => shared.tell(|machine, now_ms| machine.handle_ask(now_ms)),
-            Body::Fence(fence) => obey(shared, peer, question.epoch, fence).await?,
+            // Nobody else's incarnation makes an epoch a candidate's own.
+            Body::Fence(_) if epoch.incarnation != incarnation => {
+                return Err(PeerError::NotItsEpoch(epoch, incarnation));
+            }
+            Body::Fence(fence) => obey(shared, peer, epoch, fence).await?,
             Body::HandOver => shared.tell(|machine, now_ms| {
                 // Whether it begins shows in what follows: the caller repeats itself until it does.
-                let _begun = machine.handle_hand_over(peer, question.epoch, now_ms);
+                let _begun = machine.handle_hand_over(peer, epoch, now_ms);
                 machine.handle_ask(now_ms)
             }),
-            _ => return Err("it sent a frame out of place".to_owned()),
+            _ => return Err(PeerError::OutOfPlace("a question")),
         };
-        let sent = sender.send(&[answer.encode()]).await;
-        sent.map_err(|error| error.to_string())?;
+        if matches!(answer.body, Body::FenceRefused) {
+            let reason = format!("{} is obeyed here, its fence is of {epoch}", answer.epoch);
+            shared.note(peer, &PeerError::TurnedAway(Refusal::Stale, reason));
+        }
+        sender.send(&[answer.encode()]).await?;
     }
-    Ok(())
 }
 
 /// FENCED is answered only once the fence is on disk, by the driver, through `fencing`.
@@ -159,7 +207,7 @@ async fn obey(
     candidate: NodeId,
     epoch: Epoch,
     fence: Fence,
-) -> Result<Frame, String> {
+) -> Result<Frame, PeerError> {
     let (answer, answered) = oneshot::channel();
     shared.fencing.lock().unwrap_or_else(PoisonError::into_inner).insert(candidate, answer);
     let at_hand =
@@ -168,10 +216,10 @@ async fn obey(
         return Ok(frame);
     }
     let patience = shared.config.candidate_deadline;
-    let answered = tokio::time::timeout(patience, answered).await;
-    answered
-        .map_err(|_| format!("the fence of {epoch} took too long"))?
-        .map_err(|_| format!("the fence of {epoch} was overtaken"))
+    match tokio::time::timeout(patience, answered).await {
+        Ok(Ok(frame)) => Ok(frame),
+        _ => Err(PeerError::Overtaken(epoch)),
+    }
 }
 
 /// Serves one replica, or lends the log to a candidate, until the stream breaks.
@@ -182,14 +230,15 @@ async fn stream(
     epoch: Epoch,
     (from, until): (Lsn, Option<Lsn>),
     (mut sender, mut receiver): (FrameSender, FrameReceiver),
-) -> Result<(), String> {
+) -> Result<(), PeerError> {
     let wal = shared.wal();
     let (shipped, seen) = watch::channel(from);
-    let mut tail = connection.open_uni(Priority::Tail).await.map_err(|error| error.to_string())?;
+    let mut tail = connection.open_uni(Priority::Tail).await?;
     let range = (from, until);
+    let from_peer = (peer, shared.identity.log);
     if until.is_some() {
         let shipped = towline_shipper::ship_tail(&wal, peer, epoch, range, &mut tail, &shipped);
-        shipped.await.map_err(|error| error.to_string())?;
+        shipped.await?;
         connection.closed().await;
         return Ok(());
     }
@@ -207,8 +256,8 @@ async fn stream(
         ended = towline_shipper::send_news(peer, epoch, shared.news.subscribe(), &mut sender) => {
             ended
         }
-        ended = towline_shipper::take_acks(peer, &mut receiver, count) => ended,
+        ended = towline_shipper::take_acks(from_peer, &mut receiver, count) => ended,
     };
     sessions().retain(|_, session| !session.shipped.same_channel(&shipped.subscribe()));
-    ended.map_err(|error| error.to_string())
+    Ok(ended?)
 }

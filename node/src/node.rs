@@ -297,6 +297,7 @@ impl Node {
             voter_nodes: voters.members().iter().map(|voter| voter.node).collect(),
             replicas: progress.into_iter().filter(|_| leading).map(replica).collect(),
             cut_bytes: *shared.cut_bytes.lock().unwrap_or_else(PoisonError::into_inner),
+            refusals: shared.refusals.counts(),
             reason: quarantine.unwrap_or(trouble),
         }
     }

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 use towline_protocol::lsn::Lsn;
 use towline_protocol::record::RecordKind;
-use towline_wal::{Cursor, Level, Wal};
+use towline_wal::{Cursor, Level, Record, Wal};
 
 use crate::shared::Shared;
 
@@ -52,15 +52,12 @@ async fn replay(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), String> {
     let from = shared.engine.applied();
-    let mut cursor = wal
-        .cursor(from, Level::Flushed)
-        .map_err(|error| format!("replaying the log from {from}: {error}"))?;
+    let mut tape = Tape::new(wal, from)?;
     let mut acknowledged = shared.acknowledged.subscribe();
     loop {
         let until = acknowledged.borrow_and_update().applicable;
-        while cursor.position() < until && !*stop.borrow() {
-            apply_some(shared, &mut cursor, until)?;
-            let applied = cursor.position();
+        while !*stop.borrow() && tape.advance(until, |end, record| apply(shared, end, record))? {
+            let applied = tape.position;
             shared.tell(|machine, _| machine.handle_applied(applied));
             shared.applied.send_replace(applied);
         }
@@ -71,26 +68,62 @@ async fn replay(
     }
 }
 
-/// Applies records below `until`, [`PUBLISH_RECORDS`] at the most.
-fn apply_some(shared: &Shared, cursor: &mut Cursor, until: Lsn) -> Result<(), String> {
-    for _ in 0..PUBLISH_RECORDS {
-        if cursor.position() >= until {
-            return Ok(());
-        }
-        let at = cursor.position();
-        let record = cursor.next_record().map_err(|error| format!("replay at {at}: {error}"))?;
-        let Some(record) = record else {
-            return Err(format!("replay at {at}: the log ends below {until}, which is flushed"));
-        };
-        if record.header.kind == RecordKind::Data {
-            let end = record.header.end();
-            // A peer's word for what is committed need not be the end of a record.
-            if end > until {
-                return Err(format!("replay at {at}: {until} lies within a record"));
-            }
-            let applied = shared.engine.apply(end, &record.payload);
-            applied.map_err(|error| format!("replay at {at}: {error}"))?;
-        }
+fn apply(shared: &Shared, end: Lsn, record: &Record) -> Result<(), String> {
+    if record.header.kind != RecordKind::Data {
+        return Ok(());
     }
-    Ok(())
+    shared.engine.apply(end, &record.payload).map_err(|error| error.to_string())
 }
+
+/// The log as the applier reads it: whole records, none before its end is committed.
+struct Tape {
+    cursor: Cursor,
+    /// The end of the last record that was applied.
+    position: Lsn,
+    /// A record that was read, and whose end is not committed yet. A peer's word for what is
+    /// committed need not be the end of a record.
+    held: Option<Record>,
+}
+
+impl Tape {
+    fn new(wal: &Arc<Wal>, from: Lsn) -> Result<Self, String> {
+        let cursor = wal
+            .cursor(from, Level::Flushed)
+            .map_err(|error| format!("replaying the log from {from}: {error}"))?;
+        Ok(Self { cursor, position: from, held: None })
+    }
+
+    /// Gives whole records that end at or below `until` to `apply`, [`PUBLISH_RECORDS`] at the
+    /// most; whether there was one.
+    fn advance(
+        &mut self,
+        until: Lsn,
+        mut apply: impl FnMut(Lsn, &Record) -> Result<(), String>,
+    ) -> Result<bool, String> {
+        let before = self.position;
+        for _ in 0..PUBLISH_RECORDS {
+            let at = self.position;
+            let wrong = |reason: String| format!("replay at {at}: {reason}");
+            if at >= until {
+                break;
+            }
+            let read = match self.held.take() {
+                Some(record) => Some(record),
+                None => self.cursor.next_record().map_err(|error| wrong(error.to_string()))?,
+            };
+            let record =
+                read.ok_or_else(|| wrong(format!("the log ends below {until}, which is flushed")))?;
+            let end = record.header.end();
+            if end > until {
+                self.held = Some(record);
+                break;
+            }
+            apply(end, &record).map_err(wrong)?;
+            self.position = end;
+        }
+        Ok(self.position > before)
+    }
+}
+
+#[cfg(test)]
+mod tests;

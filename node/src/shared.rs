@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::error::PromotionError;
 use crate::hook::PromotionHook;
 use crate::opening::Opening;
+use crate::refusals::{PeerError, Refusals};
 use crate::view::{Leadership, NodeState};
 
 /// What the rules have acknowledged, published as one value so that nobody sees half of it.
@@ -88,6 +89,9 @@ pub(crate) struct Shared {
     /// Why the node is not well; empty if it is.
     pub(crate) trouble: Mutex<String>,
     pub(crate) cut_bytes: Mutex<u64>,
+    pub(crate) refusals: Refusals,
+    /// How many connections each peer holds that it dialled.
+    pub(crate) inbound: Mutex<BTreeMap<NodeId, usize>>,
     failed: AtomicBool,
     /// Held while the control file is written, and while the log is cut: a handle of the log as
     /// it was must never write over what the cut has written.
@@ -149,6 +153,8 @@ impl Shared {
             sessions: Mutex::default(),
             trouble: Mutex::default(),
             cut_bytes: Mutex::default(),
+            refusals: Refusals::default(),
+            inbound: Mutex::default(),
             failed: AtomicBool::new(false),
             writing: Mutex::default(),
             actions,
@@ -243,6 +249,27 @@ impl Shared {
             RoleView::Quarantined => NodeState::Quarantined,
         };
         Leadership { state, open, primary: machine.primary(), fence: machine.fence() }
+    }
+
+    /// Counts why a conversation with `peer` ended, and says it, with where this node stands.
+    pub(crate) fn note(&self, peer: NodeId, error: &PeerError) {
+        let (epoch, end) = self.look(|machine| (machine.fence(), machine.positions().end));
+        let node = self.identity.node;
+        match error.kind() {
+            None => tracing::info!(%node, %peer, %epoch, %end, "connection ended: {error}"),
+            Some(kind) => {
+                self.count(error);
+                let kind = kind.as_str();
+                tracing::warn!(%node, %peer, %epoch, %end, kind, "refused: {error}");
+            }
+        }
+    }
+
+    /// Counts a refusal, if it is one; whoever calls says it.
+    pub(crate) fn count(&self, error: &PeerError) {
+        if let Some(kind) = error.kind() {
+            self.refusals.count(kind);
+        }
     }
 
     /// Returns once the node stops, also if it did so before this was called.

@@ -1,8 +1,12 @@
 //! What a node shows of itself: its leadership, watermarks and status.
 
+use std::collections::BTreeMap;
+
 use towline_protocol::epoch::Epoch;
 use towline_protocol::id::{ClusterId, Incarnation, LogId, NodeId};
 use towline_protocol::lsn::Lsn;
+
+use crate::refusals::RefusalKind;
 
 /// What a node is doing right now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +100,8 @@ pub struct Status {
     pub replicas: Vec<ReplicaStatus>,
     /// Bytes cut from this log since the node was started, by what a primary told it.
     pub cut_bytes: u64,
+    /// How often peers were turned away since the node was started, by what they had done.
+    pub refusals: BTreeMap<RefusalKind, u64>,
     /// Why it is quarantined, failed or still starting; empty if all is well.
     pub reason: String,
 }

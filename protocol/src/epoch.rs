@@ -21,9 +21,13 @@ impl Epoch {
     pub const NONE: Self = Self { number: 0, incarnation: Incarnation(0) };
 
     /// The epoch a candidate of `incarnation` takes when `self` is the highest it knows.
+    ///
+    /// # Panics
+    /// Past 2^64 attempts. No frame brings in a number near that:
+    /// [`EPOCH_NUMBER_MAX`](crate::frame::EPOCH_NUMBER_MAX).
     #[must_use]
     pub const fn next(self, incarnation: Incarnation) -> Self {
-        Self { number: self.number.saturating_add(1), incarnation }
+        Self { number: self.number.checked_add(1).expect("fewer than 2^64 attempts"), incarnation }
     }
 }
 
@@ -145,7 +149,8 @@ impl History {
     /// The entry of `epoch`.
     #[must_use]
     pub fn start_of(&self, epoch: Epoch) -> Option<&EpochStart> {
-        self.starts.iter().rev().find(|start| start.epoch == epoch)
+        let at = self.starts.binary_search_by_key(&epoch, |start| start.epoch).ok()?;
+        self.starts.get(at)
     }
 
     /// The epoch whose part of the log holds the record at `lsn`, of a log that ends behind it.
@@ -161,7 +166,7 @@ impl History {
     /// The end of `epoch` in a log that ends at `end`; `None` if the history does not hold it.
     #[must_use]
     pub fn end_of(&self, epoch: Epoch, end: Lsn) -> Option<Lsn> {
-        let at = self.starts.iter().rposition(|start| start.epoch == epoch)?;
+        let at = self.starts.binary_search_by_key(&epoch, |start| start.epoch).ok()?;
         Some(self.starts.get(at + 1).map_or(end, |next| next.previous_end))
     }
 
@@ -175,7 +180,7 @@ impl History {
     #[must_use]
     pub fn common_point(&self, end: Lsn, other: &Self, other_end: Lsn) -> CommonPoint {
         for start in self.starts.iter().rev() {
-            let theirs = other.starts.iter().rev().find(|theirs| theirs.epoch == start.epoch);
+            let theirs = other.start_of(start.epoch);
             // An epoch is written by one primary, so it begins at one place; a peer that says
             // otherwise shares nothing of it.
             if theirs != Some(start) {
@@ -187,6 +192,20 @@ impl History {
             }
         }
         CommonPoint { epoch: Epoch::NONE, end: Lsn::ZERO }
+    }
+}
+
+/// The newest epochs, and how many there are: a line of a log file, not a record of everything.
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 4;
+        let first = self.starts.len().saturating_sub(SHOWN);
+        write!(f, "[")?;
+        for (at, start) in self.starts.iter().enumerate().skip(first) {
+            let comma = if at > first { ", " } else { "" };
+            write!(f, "{comma}{} at {} behind {}", start.epoch, start.first, start.previous_end)?;
+        }
+        write!(f, "; {} in all]", self.starts.len())
     }
 }
 

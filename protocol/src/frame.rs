@@ -24,6 +24,12 @@ use crate::wire::{Reader, WireError, Writer};
 pub const PROTOCOL_VERSION: u16 = 1;
 /// No control frame is longer than this, in bytes. A history of [`History::MAX_LEN`] fits.
 pub const CONTROL_FRAME_MAX: usize = 2 << 20;
+/// No frame speaks of an epoch with a higher number.
+pub const EPOCH_NUMBER_MAX: u64 = 1 << 62;
+/// How far above an epoch that a node knows a peer's may be. Every candidacy counts one on, so an
+/// honest peer never is; a lie costs every node a write, and it takes 2^30 of them to use up what
+/// is below [`EPOCH_NUMBER_MAX`].
+pub const EPOCH_STEP_MAX: u64 = 1 << 32;
 /// The longest text of a refusal, in bytes.
 pub const REASON_LEN_MAX: usize = 1_024;
 
@@ -273,7 +279,20 @@ impl Frame {
     /// # Errors
     /// [`WireError`] for anything but one whole frame.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        let mut reader = Reader::new(bytes);
+        Self::read(Reader::new(bytes).epochs_up_to(EPOCH_NUMBER_MAX))
+    }
+
+    /// Reads a frame of a peer, as a node that obeys `fence`: no epoch in it may be further above
+    /// than [`EPOCH_STEP_MAX`].
+    ///
+    /// # Errors
+    /// [`WireError`], also for an epoch that can not be.
+    pub fn decode_near(bytes: &[u8], fence: Epoch) -> Result<Self, WireError> {
+        let max = fence.number.saturating_add(EPOCH_STEP_MAX).min(EPOCH_NUMBER_MAX);
+        Self::read(Reader::new(bytes).epochs_up_to(max))
+    }
+
+    fn read(mut reader: Reader<'_>) -> Result<Self, WireError> {
         let tag = reader.u8("frame.kind")?;
         let log = LogId(reader.u128("frame.log")?);
         let epoch = reader.epoch("frame.epoch")?;
@@ -354,11 +373,12 @@ impl Hello {
             segment_size: SegmentSize::new(reader.u64("hello.segment_size")?)
                 .ok_or_else(|| WireError::invalid("hello.segment_size", "no segment size"))?,
             purpose: match (reader.u8("hello.purpose")?, reader.epoch("hello.purpose")?) {
-                (1, _) => Purpose::Stream,
-                (2, _) => Purpose::Ask,
+                (1, Epoch::NONE) => Purpose::Stream,
+                (2, Epoch::NONE) => Purpose::Ask,
                 (3, epoch) => Purpose::Fetch(epoch),
-                (other, _) => {
-                    return Err(WireError::invalid("hello.purpose", format!("{other} is unknown")));
+                (other, epoch) => {
+                    let reason = format!("{other} in epoch {epoch} is unknown");
+                    return Err(WireError::invalid("hello.purpose", reason));
                 }
             },
             fence: reader.epoch("hello.fence")?,
@@ -402,8 +422,15 @@ impl Welcome {
             1 => {
                 let from = reader.lsn("welcome.from")?;
                 let digest = Digest(reader.u64("welcome.digest")?);
-                let (ends, until) = (reader.bool("welcome.until")?, reader.lsn("welcome.until")?);
-                Self::Stream { from, digest, until: ends.then_some(until) }
+                let until = match (reader.bool("welcome.until")?, reader.lsn("welcome.until")?) {
+                    (true, until) => Some(until),
+                    (false, Lsn::ZERO) => None,
+                    (false, until) => {
+                        let reason = format!("there is none, and yet it is {until}");
+                        return Err(WireError::invalid("welcome.until", reason));
+                    }
+                };
+                Self::Stream { from, digest, until }
             }
             2 => Self::Truncate {
                 to: reader.lsn("welcome.to")?,

@@ -18,6 +18,17 @@ pub enum WireError {
     /// They go on behind the last field.
     #[error("{0} bytes too many")]
     Trailing(usize),
+    /// An epoch's number is further on than any honest peer could be: taken for true, it would
+    /// leave no higher number to the next primary.
+    #[error("{field}: epoch number {number} is over the bound of {max}")]
+    Epoch {
+        /// The field.
+        field: &'static str,
+        /// The number.
+        number: u64,
+        /// The highest that is taken.
+        max: u64,
+    },
     /// A field's value makes no sense.
     #[error("{field}: {reason}")]
     Invalid {
@@ -39,13 +50,20 @@ impl WireError {
 #[derive(Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
+    epoch_max: u64,
 }
 
 impl<'a> Reader<'a> {
     /// A reader of `bytes`.
     #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
+        Self { rest: bytes, epoch_max: u64::MAX }
+    }
+
+    /// Takes no epoch whose number is over `max`.
+    #[must_use]
+    pub const fn epochs_up_to(self, max: u64) -> Self {
+        Self { epoch_max: max, ..self }
     }
 
     /// The next `len` bytes.
@@ -130,9 +148,12 @@ impl<'a> Reader<'a> {
     /// An epoch.
     ///
     /// # Errors
-    /// [`WireError::Short`].
+    /// [`WireError`].
     pub fn epoch(&mut self, field: &'static str) -> Result<Epoch, WireError> {
         let number = self.u64(field)?;
+        if number > self.epoch_max {
+            return Err(WireError::Epoch { field, number, max: self.epoch_max });
+        }
         Ok(Epoch { number, incarnation: Incarnation(self.u64(field)?) })
     }
 

@@ -13,7 +13,7 @@ use towline_protocol::epoch::Epoch;
 use towline_protocol::frame::{
     Body, CONTROL_FRAME_MAX, Frame, Heartbeat, RECORDS_FRAME_MAX, Records,
 };
-use towline_protocol::id::NodeId;
+use towline_protocol::id::{LogId, NodeId};
 use towline_protocol::lsn::Lsn;
 use towline_protocol::wire::WireError;
 use towline_transport::{FrameError, FrameReceiver, FrameSender};
@@ -49,6 +49,9 @@ pub enum ReceiveError {
     /// The primary sent a frame that has no place here, or whose number is not the next.
     #[error("{0} sent a frame out of place")]
     OutOfPlace(NodeId),
+    /// The primary sent a frame of another log.
+    #[error("{0} sent a frame of log {1}")]
+    OtherLog(NodeId, LogId),
     /// The rules take nothing of this epoch, or not any more.
     #[error("epoch {1} of {0} is not accepted any more")]
     Refused(NodeId, Epoch),
@@ -95,12 +98,13 @@ pub async fn receive_tail(
     }
 }
 
-/// Takes in the primary's news, and gives each to `hear`, which says whether the rules took it.
+/// Takes in the news of the primary of `log`, and gives each to `hear`, which says
+/// whether the rules took it.
 ///
 /// # Errors
 /// [`ReceiveError`], always: news ends with the session.
 pub async fn take_news(
-    peer: NodeId,
+    (peer, log): (NodeId, LogId),
     control: &mut FrameReceiver,
     mut hear: impl FnMut(&Frame, &Heartbeat) -> bool,
 ) -> Result<(), ReceiveError> {
@@ -110,6 +114,9 @@ pub async fn take_news(
         let bytes = bytes.ok_or(ReceiveError::Closed(peer))?;
         let frame =
             Frame::decode(&bytes).map_err(|source| ReceiveError::Malformed { peer, source })?;
+        if frame.log != log {
+            return Err(ReceiveError::OtherLog(peer, frame.log));
+        }
         let Body::Heartbeat(news) = frame.body else { return Err(ReceiveError::OutOfPlace(peer)) };
         if !hear(&frame, &news) {
             return Err(ReceiveError::Refused(peer, frame.epoch));

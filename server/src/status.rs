@@ -26,6 +26,9 @@ pub fn json(server: &Server) -> Value {
     let (leadership, at) = (status.leadership, status.watermarks);
     let name = |node: &NodeId| node.as_str().to_owned();
     let replicas: Vec<Value> = status.replicas.iter().map(replica).collect();
+    let refused = status.refusals.iter();
+    let refused = refused.map(|(kind, count)| (kind.as_str().to_owned(), Value::from(*count)));
+    let refusals: serde_json::Map<String, Value> = refused.collect();
     json!({
         "cluster": status.cluster,
         "cluster_id": status.cluster_id.to_string(),
@@ -47,6 +50,7 @@ pub fn json(server: &Server) -> Value {
         "w": status.voters.1,
         "replicas": replicas,
         "cut_bytes": status.cut_bytes,
+        "refusals": refusals,
         "reason": status.reason,
         "clients": server.clients.len(),
         "uptime_s": server.uptime_s(),

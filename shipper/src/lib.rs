@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use towline_protocol::epoch::Epoch;
 use towline_protocol::frame::{Ack, Body, CONTROL_FRAME_MAX, Frame, RECORDS_FRAME_AIM, Records};
-use towline_protocol::id::NodeId;
+use towline_protocol::id::{LogId, NodeId};
 use towline_protocol::lsn::Lsn;
 use towline_protocol::wire::WireError;
 use towline_transport::{FrameError, FrameReceiver, FrameSender};
@@ -50,6 +50,9 @@ pub enum ShipError {
     /// The replica sent a frame that has no place here.
     #[error("{0} sent a frame out of place")]
     OutOfPlace(NodeId),
+    /// The replica sent a frame of another log.
+    #[error("{0} sent a frame of log {1}")]
+    OtherLog(NodeId, LogId),
     /// The rules turned an ack down: another epoch's, or of a life that does not count.
     #[error("{0} acknowledged in epoch {1}, which is not served here")]
     Refused(NodeId, Epoch),
@@ -120,12 +123,13 @@ pub async fn send_news(
     }
 }
 
-/// Takes in one replica's acks, and gives each to `count`, which says whether the rules took it.
+/// Takes in the acks of one replica of `log`, and gives each to `count`, which says
+/// whether the rules took it.
 ///
 /// # Errors
 /// [`ShipError`]; `Ok` once the replica has closed its side.
 pub async fn take_acks(
-    peer: NodeId,
+    (peer, log): (NodeId, LogId),
     control: &mut FrameReceiver,
     mut count: impl FnMut(Epoch, &Ack) -> bool,
 ) -> Result<(), ShipError> {
@@ -135,6 +139,9 @@ pub async fn take_acks(
         let Some(bytes) = bytes else { return Ok(()) };
         let frame =
             Frame::decode(&bytes).map_err(|source| ShipError::Malformed { peer, source })?;
+        if frame.log != log {
+            return Err(ShipError::OtherLog(peer, frame.log));
+        }
         let Body::Ack(ack) = frame.body else { return Err(ShipError::OutOfPlace(peer)) };
         if !count(frame.epoch, &ack) {
             return Err(ShipError::Refused(peer, frame.epoch));

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::arguments::Arguments;
-use crate::process::{cargo, check_interrupted, root, run as run_command};
-use crate::{client_test, demo_loop, strace_test, tidy, tools};
+use crate::process::{cargo, check_interrupted, run as run_command};
+use crate::{client_test, demo_loop, fuzz, strace_test, tidy, tools};
 
 /// The profile everything is built in.
 const PROFILE: &str = "ci";
-/// How long the fuzzer runs, in seconds.
+/// How long the fuzzer runs, all targets together, in seconds.
 const FUZZ_SECONDS: usize = 60;
 /// What the whole is meant to stay below, on two cores and from an empty target folder.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -44,7 +44,7 @@ const STEPS: [Step; 10] = [
     ("demo", || demo_loop::repeat(2, false, PROFILE).map(|()| Done::Passed)),
     ("strace", strace),
     ("clients", clients),
-    ("fuzz", fuzz),
+    ("fuzz", fuzz_step),
 ];
 
 pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
@@ -120,19 +120,9 @@ fn clients() -> Result<Done> {
     Ok(Done::Skipped(format!("in part: {}", missing.join(", "))))
 }
 
-fn fuzz() -> Result<Done> {
-    let folder = root().join("fuzz");
-    if !folder.join("Cargo.toml").exists() {
-        return Ok(Done::Skipped("there is no fuzz/".to_owned()));
-    }
-    if !tools::has("cargo-fuzz")
-        && run_command(&mut cargo(&["install", "cargo-fuzz", "--locked"])).is_err()
-    {
+fn fuzz_step() -> Result<Done> {
+    if !fuzz::check(FUZZ_SECONDS)? {
         return Ok(Done::Skipped("cargo-fuzz cannot be installed".to_owned()));
     }
-    let limit = format!("-max_total_time={FUZZ_SECONDS}");
-    let what = ["fuzz", "run", "recovery", "--", &limit, "-print_final_stats=1"];
-    // The sanitizer's flags are unstable; the code is not.
-    run_command(cargo(&what).env("RUSTC_BOOTSTRAP", "1"))?;
     Ok(Done::Passed)
 }

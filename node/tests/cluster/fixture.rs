@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ use towline_protocol::epoch::Epoch;
 use towline_protocol::id::{ClusterId, Incarnation, LogId, NodeId};
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::voters::{Voter, Voters};
-use towline_transport::CertificateAuthority;
-use towline_wal::{Founding, Role};
+use towline_transport::{CertificateAuthority, Credentials, Endpoint, TransportConfig};
+use towline_wal::{Control, Founding, Role};
 
 /// A map whose records are `key=value`.
 #[derive(Default)]
@@ -132,6 +132,26 @@ impl Cluster {
                 Err(error) => panic!("{error}"),
             }
         };
+    }
+
+    pub(crate) fn address(&self, name: &str) -> SocketAddr {
+        self.peers[&name.parse().unwrap()].repl.parse().unwrap()
+    }
+
+    /// What the control file of a node says.
+    pub(crate) fn control(&self, name: &str) -> Control {
+        let dir = self.members[name].dir.join("logs").join(LogId(8).to_string());
+        towline_wal::read_control(&dir).unwrap()
+    }
+
+    /// An endpoint with the certificate of a node that is not running.
+    pub(crate) fn impostor(&self, name: &str, listen: SocketAddr) -> Endpoint {
+        let dir = &self.members[name].dir;
+        let read = |path: PathBuf| std::fs::read(path).unwrap();
+        let (ca, cert) = (read(self.folder.path().join("ca.pem")), read(dir.join("cert.pem")));
+        let shown = Credentials::from_pem(&ca, &cert, &read(dir.join("key.pem"))).unwrap();
+        let socket = UdpSocket::bind(listen).unwrap();
+        Endpoint::bind(socket, shown, &TransportConfig::default()).unwrap()
     }
 
     pub(crate) async fn start_all(&mut self) {

@@ -134,6 +134,46 @@ fn a_lying_count_costs_nothing() {
 }
 
 #[test]
+fn an_epoch_that_leaves_no_higher_one_is_refused() {
+    let fence = epoch(4);
+    let read = |number| {
+        let far = Epoch { number, incarnation: Incarnation(1) };
+        let frame = Frame { log: LogId(1), epoch: far, number: 0, body: Body::FenceRefused };
+        (Frame::decode(&frame.encode()), Frame::decode_near(&frame.encode(), fence))
+    };
+    assert!(read(fence.number + EPOCH_STEP_MAX).1.is_ok());
+    let (anyhow, near) = read(fence.number + EPOCH_STEP_MAX + 1);
+    assert!(anyhow.is_ok() && matches!(near, Err(WireError::Epoch { .. })));
+    assert!(read(EPOCH_NUMBER_MAX).0.is_ok());
+    for number in [EPOCH_NUMBER_MAX + 1, u64::MAX] {
+        assert!(matches!(read(number).0, Err(WireError::Epoch { .. })));
+    }
+}
+
+/// Where the fuzzer begins: a file for each kind of frame. A change of the format changes them;
+/// the failure says how.
+#[test]
+fn the_fuzzers_corpus_holds_one_frame_of_each_kind() {
+    macro_rules! corpus {
+        ($($nth:literal)*) => {
+            [$(&include_bytes!(concat!("../../../testdata/fuzz/frames/seed-", $nth))[..]),*]
+        };
+    }
+    let corpus = corpus!["00" "01" "02" "03" "04" "05" "06" "07" "08" "09" "10" "11" "12" "13"
+        "14" "15" "16" "17"];
+    let mut seeds: Vec<Vec<u8>> =
+        one_of_each().iter().map(|frame| [&[0], &frame.encode()[..]].concat()).collect();
+    let segment = SegmentIdentity { base: Lsn::new(65_536), epoch: epoch(2), nonce: 8 };
+    let header = Records { epoch: epoch(3), number: 4, segment, from: Lsn::new(69_632) };
+    seeds.push([&[1], &header.encode()[..], b"records"].concat());
+    assert_eq!(seeds.len(), corpus.len(), "a file for each");
+    for (nth, (seed, held)) in seeds.iter().zip(corpus).enumerate() {
+        let hex: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(seed == held, "echo {hex} | xxd -r -p > testdata/fuzz/frames/seed-{nth:02}");
+    }
+}
+
+#[test]
 fn records_split_into_header_and_bytes() {
     let segment = SegmentIdentity { base: Lsn::new(65_536), epoch: epoch(2), nonce: 8 };
     let header = Records { epoch: epoch(3), number: 4, segment, from: Lsn::new(69_632) };

@@ -173,9 +173,8 @@ impl Machine {
     fn quarantine_cut(&mut self, epoch: Epoch, to: Lsn) -> Decision {
         let reason = format!(
             "epoch {epoch} wants this log cut to {to}, below what it knows is committed ({}); \
-             its epochs: {:?}",
-            self.committed,
-            self.history.starts()
+             its epochs: {}",
+            self.committed, self.history
         );
         self.handle_contradiction(reason.clone());
         Decision::Quarantined(reason)

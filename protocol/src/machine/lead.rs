@@ -153,14 +153,8 @@ impl Machine {
         }
         if hello.committed > common.end {
             let reason = format!(
-                "{} has committed up to {}, but the logs part at {} ({}); its epochs \
-                 {:?}, ours {:?}",
-                hello.node,
-                hello.committed,
-                common.end,
-                common.epoch,
-                hello.history.starts(),
-                self.history.starts()
+                "{} has committed up to {}, but the logs part at {} ({}); its epochs {}, ours {}",
+                hello.node, hello.committed, common.end, common.epoch, hello.history, self.history
             );
             return Welcome::Refuse(Refusal::Diverged, reason);
         }
@@ -224,7 +218,8 @@ impl Machine {
         self.now_ms = self.now_ms.max(now_ms);
         let Role::Leading(leading) = &mut self.role else { return false };
         // More than was ever appended is a lie or a bug; counting it would commit the future.
-        let possible = ack.flushed <= self.appended && ack.seen <= leading.number;
+        let ordered = ack.applied <= ack.flushed && ack.flushed <= ack.received;
+        let possible = ordered && ack.received <= self.appended && ack.seen <= leading.number;
         if (epoch != leading.epoch && !planted(Bug::EchoWithoutEpoch)) || !possible {
             return false;
         }
@@ -324,8 +319,8 @@ impl Machine {
         }
     }
 
-    /// Without its quorum, and until it is open, a primary asks where the voters stand: whoever replaced it has no reason
-    /// to call on it, and none of its replicas may be left to tell it. Once a voter is known to
+    /// Without its quorum, and until it is open, a primary asks where the voters stand: whoever
+    /// replaced it has no reason to call on it, and none of its replicas may be left to tell it. Once a voter is known to
     /// obey a higher epoch, and nobody leads in it for a while, it takes a new one.
     pub(super) fn keep_leading(&mut self) {
         if self.keep_handing_over() {

@@ -191,7 +191,7 @@ impl World {
     /// them must meet every fence set, and be enough to go on.
     fn may_destroy(&mut self, node: usize) -> bool {
         let votes = self.voters.get(name(node)).is_some();
-        if self.nodes[node].replaced || self.nodes[node].store.rotten {
+        if self.changes || self.nodes[node].replaced || self.nodes[node].store.rotten {
             return false;
         }
         if votes && self.spare == 0 {

@@ -88,7 +88,7 @@ impl World {
             }
             Action::AppendEnd(epoch) => self.append_end(node, *epoch)?,
             Action::Renew => return self.renew(node),
-            Action::Ended(_) | Action::HandedOver(_) => {}
+            Action::Ended(_) | Action::HandedOver(_) => self.told.push((node, action.clone())),
             Action::Send(..) => unreachable!("frames are sent by pump"),
         }
         Ok(false)

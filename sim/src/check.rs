@@ -43,6 +43,8 @@ pub(crate) struct Checks {
     acked: Lsn,
     acknowledged: Vec<Write>,
     unanswered: Vec<Write>,
+    /// The reads that were answered, by operation.
+    answered: Vec<usize>,
 }
 
 impl Checks {
@@ -62,6 +64,7 @@ impl Checks {
             acked: Lsn::ZERO,
             acknowledged: Vec::new(),
             unanswered: Vec::new(),
+            answered: Vec::new(),
         }
     }
 
@@ -259,6 +262,14 @@ impl Checks {
         }
     }
 
+    pub(crate) fn is_acknowledged(&self, value: u64) -> bool {
+        self.acknowledged.iter().any(|write| write.value == value)
+    }
+
+    pub(crate) fn is_answered(&self, op: usize) -> bool {
+        self.answered.contains(&op)
+    }
+
     /// Nobody will answer these any more.
     pub(crate) fn unknown(&mut self, writes: &[Write]) {
         self.unanswered.extend_from_slice(writes);
@@ -283,6 +294,7 @@ impl Checks {
     pub(crate) fn read(&mut self, op: usize, value: u64) {
         let committed = value == 0 || self.places.contains_key(&value);
         assert!(committed, "a read returned {value}, which is not committed");
+        self.answered.push(op);
         self.operations.answer_read(op, value);
     }
 

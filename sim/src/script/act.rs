@@ -183,6 +183,28 @@ impl Cluster {
         self.world.replace(node);
     }
 
+    /// Keeps a copy of what is on the disk of `node`.
+    pub fn back_up(&mut self, node: usize) {
+        self.world.nodes[node].copy = Some(self.world.nodes[node].store.copy());
+    }
+
+    /// Starts `node` on the copy that was kept, under the incarnation it has there, as if nobody
+    /// had noticed.
+    ///
+    /// # Panics
+    /// If there is no copy or the node runs.
+    pub fn restore_unnoticed(&mut self, node: usize) {
+        assert!(!self.is_up(node), "a disk is replaced while its node is down");
+        let seed = self.world.rng.next();
+        let at = &mut self.world.nodes[node];
+        let copy = at.copy.take().expect("a backup was made");
+        at.store = at.store.restored(&copy, seed);
+        at.replaced = true;
+        let incarnation = self.world.checks.incarnation(node);
+        self.world.checks.replaced(node, incarnation, false);
+        self.restart(node);
+    }
+
     /// The disk of `node` as it is now counts as a voter's from the next epoch on.
     ///
     /// # Errors

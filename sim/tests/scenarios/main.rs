@@ -7,6 +7,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod commit;
+mod disk;
+mod end_of_wal;
+mod forge;
 mod promotion;
 mod rejoin;
 

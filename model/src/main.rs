@@ -1,48 +1,66 @@
-//! Explores.
+//! Explores every setting and refutes every broken rule.
+//!
+//! `towline-model [--deep] [--trace] [WORD]`: `--deep` adds the settings that take minutes,
+//! `--trace` prints counterexamples, WORD picks the runs whose line has it.
 #![forbid(unsafe_code)]
-use stateright::{Checker, Model};
-use towline_model::{Checked, setting::*};
-fn main() {
-    let a: Vec<u8> = std::env::args().skip(2).map(|x| x.parse().unwrap()).collect();
-    let kind = std::env::args().nth(1).unwrap();
-    let mut s = Setting::three("base");
-    s.epochs = a[0];
-    s.writes = a[1];
-    s.crashes = a[2];
-    if kind == "round" {
-        s.reads = Reads::Round;
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use towline_model::runs::{Outcome, Run, all};
+
+fn main() -> ExitCode {
+    let (mut deep, mut trace, mut word) = (false, false, None);
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            "--deep" => deep = true,
+            "--trace" => trace = true,
+            _ => word = Some(argument),
+        }
     }
-    if kind == "lease" {
-        s.reads = Reads::Lease;
+    let mut runs = all(deep);
+    runs.retain(|run| word.as_ref().is_none_or(|word| title(run).contains(word.as_str())));
+    let next = AtomicUsize::new(0);
+    let failed = AtomicUsize::new(0);
+    let output = Mutex::new(());
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let outcome = run.explore();
+                    failed.fetch_add(usize::from(!outcome.failures.is_empty()), Ordering::Relaxed);
+                    let _one_at_a_time = output.lock();
+                    report(run, &outcome, trace);
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner();
+    println!("model: runs={} failed={failed}", runs.len());
+    if failed == 0 && !runs.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn title(run: &Run) -> String {
+    match run.setting.broken {
+        Some(broken) => format!("broken {broken:?}"),
+        None => run.setting.name.to_owned(),
     }
-    if kind == "add" {
-        s.nodes = 4;
-        s.sets.push(Set::new(0b1011, 2));
+}
+
+fn report(run: &Run, outcome: &Outcome, trace: bool) {
+    let seconds = outcome.elapsed.as_secs_f64();
+    let what = match (&outcome.counterexample, run.refutes) {
+        (Some(actions), Some(claim)) => format!("refuted in {} steps: {claim}", actions.len()),
+        (None, None) if outcome.failures.is_empty() => format!("holds, depth {}", outcome.depth),
+        _ => "FAILED".to_owned(),
+    };
+    println!("{}: {} states, {seconds:.1} s, {what}", title(run), outcome.states);
+    if let Some(actions) = outcome.counterexample.as_ref().filter(|_| trace) {
+        println!("    {actions:?}");
     }
-    if kind == "two" {
-        s.nodes = 2;
-        s.sets[0] = Set::new(3, 2);
-    }
-    if kind == "swap" {
-        s.sets = vec![Set::new(0b011, 2), Set { members: 0b101, w: 2, replaces: 0b010 }];
-    }
-    if kind == "chain" {
-        s.sets = vec![Set::new(1, 1), Set::new(3, 2), Set::new(2, 1)];
-        s.nodes = 2;
-    }
-    let t = std::time::Instant::now();
-    let c = Checked::new(s).checker().threads(2).spawn_bfs().join();
-    println!(
-        "{} unique {} total {:?} depth {}",
-        c.unique_state_count(),
-        c.state_count(),
-        t.elapsed(),
-        c.max_depth()
-    );
-    for (n, p) in c.discoveries() {
-        println!(
-            "{n}: {}",
-            p.into_actions().iter().map(|a| format!("{a:?}")).collect::<Vec<_>>().join(" ")
-        );
+    for failure in &outcome.failures {
+        println!("    {failure}");
     }
 }

@@ -112,8 +112,8 @@ fn replace_of_three(name: &'static str) -> Setting {
 /// The settings in which everything must hold.
 fn holding() -> Vec<Setting> {
     let three = Setting::three;
-    let pair = vec![Set::new(0b11, 2)];
-    let one_of_two = vec![Set::new(0b11, 1)];
+    let (both, either) = (Set::new(0b11, 2), Set::new(0b11, 1));
+    let two = |name, sets: &[Set]| Setting { nodes: 2, sets: sets.into(), ..three(name) };
     vec![
         three("three voters, two failovers"),
         Setting { epochs: 2, writes: 2, ..three("three voters, two writes") },
@@ -125,8 +125,12 @@ fn holding() -> Vec<Setting> {
         replace("one of two disks is replaced"),
         Setting { epochs: 2, crashes: 1, ..replace("one of two disks is replaced, a crash") },
         Setting { epochs: 4, writes: 2, ..chain("one voter moves to another disk") },
-        Setting { nodes: 2, sets: pair, writes: 2, crashes: 2, ..three("two voters, W = 2") },
-        Setting { nodes: 2, sets: one_of_two, crashes: 2, ..three("two voters, W = 1") },
+        Setting { writes: 2, crashes: 2, ..two("two voters, W = 2", &[both]) },
+        Setting { crashes: 2, ..two("two voters, W = 1", &[either]) },
+        Setting { epochs: 4, ..two("W falls from 2 to 1", &[both, either]) },
+        Setting { epochs: 4, ..two("W rises from 1 to 2", &[either, both]) },
+        Setting { epochs: 4, ..two("one of two voters leaves", &[both, Set::new(0b10, 1)]) },
+        Setting { sets: vec![either, Set::new(0b111, 1)], ..three("a third voter, W = 1") },
     ]
 }
 
@@ -155,7 +159,16 @@ fn broken() -> Vec<Run> {
     let round = || Setting { epochs: 2, crashes: 0, reads: Reads::Round, ..three() };
     let lease = || Setting { epochs: 2, crashes: 0, reads: Reads::Lease, ..three() };
     let lease_crash = || Setting { crashes: 1, ..lease() };
-    let change = || Setting { epochs: 3, ..exchange("one of three voters changes") };
+    let moves = |epochs, sets: [Set; 2]| Setting {
+        nodes: 2,
+        sets: sets.into(),
+        epochs,
+        crashes: 0,
+        ..Setting::three("a voter set takes the place of another")
+    };
+    let (both_of_two, one_of_two, second) =
+        (Set::new(0b11, 2), Set::new(0b11, 1), Set::new(0b10, 1));
+    let grows = || Setting { nodes: 3, crashes: 1, ..moves(3, [one_of_two, Set::new(0b111, 1)]) };
     let pair = || replace("one of two disks is replaced");
     let mut runs = Vec::new();
     runs.extend([
@@ -183,13 +196,13 @@ fn broken() -> Vec<Run> {
         (Broken::PromiseForgotten, CURRENT, lease_crash()),
     ]);
     runs.extend([
-        (Broken::NewSetCommits, SURVIVES, change()),
-        (Broken::OldSetCommits, SURVIVES, change()),
-        (Broken::OldSetGoesOn, SURVIVES, change()),
-        (Broken::OldSetFenced, SURVIVES, change()),
-        (Broken::OwnSetFenced, SURVIVES, change()),
-        (Broken::SetDropped, SURVIVES, change()),
-        (Broken::WipedVotes, SURVIVES, three()),
+        (Broken::NewSetCommits, SURVIVES, moves(3, [both_of_two, second])),
+        (Broken::OldSetCommits, AGREES, moves(4, [one_of_two, both_of_two])),
+        (Broken::OldSetGoesOn, SURVIVES, moves(3, [one_of_two, both_of_two])),
+        (Broken::OldSetFenced, SURVIVES, moves(3, [both_of_two, one_of_two])),
+        (Broken::OwnSetFenced, SURVIVES, grows()),
+        (Broken::SetDropped, SURVIVES, moves(4, [both_of_two, second])),
+        (Broken::WipedVotes, SURVIVES, Setting { epochs: 2, ..three() }),
         (Broken::ReplacedServed, SURVIVES, pair()),
     ]);
     let runs = runs.into_iter();

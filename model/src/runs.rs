@@ -124,25 +124,32 @@ fn holding() -> Vec<Setting> {
         replace_of_three("one of three disks is replaced"),
         replace("one of two disks is replaced"),
         Setting { epochs: 2, crashes: 1, ..replace("one of two disks is replaced, a crash") },
-        Setting { epochs: 4, writes: 2, ..chain("one voter moves to another disk") },
+        Setting { epochs: 4, ..chain("one voter moves to another disk") },
         Setting { writes: 2, crashes: 2, ..two("two voters, W = 2", &[both]) },
         Setting { crashes: 2, ..two("two voters, W = 1", &[either]) },
         Setting { epochs: 4, ..two("W falls from 2 to 1", &[both, either]) },
         Setting { epochs: 4, ..two("W rises from 1 to 2", &[either, both]) },
         Setting { epochs: 4, ..two("one of two voters leaves", &[both, Set::new(0b10, 1)]) },
-        Setting { sets: vec![either, Set::new(0b111, 1)], ..three("a third voter, W = 1") },
+        Setting {
+            sets: vec![either, Set::new(0b111, 1)],
+            crashes: 0,
+            ..three("a third voter, W = 1")
+        },
     ]
 }
 
 /// The same with wider bounds.
 fn deeper() -> Vec<Setting> {
     let three = Setting::three;
+    let grown = vec![Set::new(0b011, 1), Set::new(0b111, 1)];
     vec![
         Setting { crashes: 2, ..three("three voters, two failovers, two crashes") },
         Setting { reads: Reads::Round, ..three("reads by round, two failovers, a crash") },
         Setting { crashes: 0, reads: Reads::Lease, ..three("reads by lease, two failovers") },
         Setting { crashes: 1, ..exchange("one of three voters changes, a crash") },
         Setting { crashes: 1, ..replace("one of two disks is replaced, two failovers, a crash") },
+        Setting { epochs: 4, writes: 2, ..chain("one voter moves to another disk, two writes") },
+        Setting { sets: grown, ..three("a third voter, W = 1, a crash") },
         Setting {
             epochs: 2,
             reads: Reads::Round,

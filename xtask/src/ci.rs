@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::arguments::Arguments;
 use crate::process::{cargo, check_interrupted, root, run as run_command};
-use crate::{client_test, demo_loop, strace_test, tidy, tools};
+use crate::{client_test, demo_loop, model, strace_test, tidy, tools};
 
 /// The profile everything is built in.
 const PROFILE: &str = "ci";
@@ -28,7 +28,7 @@ enum Done {
 /// A name, by which it is rerun alone, and what it does.
 type Step = (&'static str, fn() -> Result<Done>);
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     ("tools", || {
         tools::prepare();
         Ok(Done::Passed)
@@ -41,6 +41,7 @@ const STEPS: [Step; 10] = [
     }),
     ("doc", doc),
     ("test", || cargo_step(&["test", "--workspace", "--profile", PROFILE, "--quiet"])),
+    ("model", || model::check(false, PROFILE).map(|()| Done::Passed)),
     ("demo", || demo_loop::repeat(2, false, PROFILE).map(|()| Done::Passed)),
     ("strace", strace),
     ("clients", clients),

@@ -6,6 +6,7 @@
 //! cargo xtask demo-loop --runs N     towline demo, N times  [--keep-going] [--profile NAME]
 //! cargo xtask bench-redis [--quick]  Towline and redis-server, side by side
 //! cargo xtask strace-test            no OK before two disks   [--profile NAME]
+//! cargo xtask model              the rules, explored to the end  [--deep] [--profile NAME]
 //! cargo xtask client-test            redis-cli, redis-benchmark and redis-py   [--profile NAME]
 //! ```
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@ mod ci;
 mod client_test;
 mod cluster;
 mod demo_loop;
+mod model;
 mod process;
 mod resp;
 mod strace_test;
@@ -27,7 +29,8 @@ use std::process::ExitCode;
 use arguments::Arguments;
 
 const USAGE: &str = "usage: cargo xtask ci [--only STEP] | tidy | \
-    demo-loop [--runs N] [--keep-going] | bench-redis [--quick] | strace-test | client-test";
+    demo-loop [--runs N] [--keep-going] | bench-redis [--quick] | strace-test | client-test | \
+    model [--deep]";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::new(std::env::args().skip(1));
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Some("demo-loop") => demo_loop::run(arguments),
         Some("bench-redis") => bench_redis::run(arguments),
         Some("strace-test") => strace_test::run(arguments),
+        Some("model") => model::run(arguments),
         Some("client-test") => client_test::run(arguments),
         _ => {
             eprintln!("{USAGE}");

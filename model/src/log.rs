@@ -145,3 +145,34 @@ impl fmt::Debug for Log {
         f.debug_list().entries(self.entries()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// BARRIER of epoch 1, a write, then what is given.
+    fn log(rest: &[Entry]) -> Log {
+        let start = Log::default().and(Entry::barrier(1, 0, 0)).and(Entry::write(1, 1));
+        rest.iter().fold(start, |log, entry| log.and(*entry))
+    }
+
+    #[test]
+    fn a_fork_is_where_epochs_part_or_the_lower_end() {
+        let second = log(&[Entry::barrier(2, 0, 0), Entry::write(2, 2)]);
+        let third = log(&[Entry::barrier(3, 0, 1)]);
+        assert_eq!((second.fork(third), third.fork(second)), (2, 2));
+        assert_eq!((second.fork(log(&[])), log(&[]).fork(second)), (2, 2));
+        assert_eq!(second.fork(second.prefix(3)), 3);
+    }
+
+    #[test]
+    fn a_full_log_keeps_every_record() {
+        let last = Entry::write(7, 3);
+        let full = log(&[Entry::barrier(4, 1, 2), last, last, last, last, last]);
+        assert_eq!((full.end(), full.at(7), full.last_epoch()), (8, last, 7));
+        assert_eq!(full.last_barrier(), Some((2, Entry::barrier(4, 1, 2))));
+        assert_eq!(full.prefix(2), log(&[]));
+        assert_eq!(full.introduced(2), Some(2));
+        assert!(full.holds(3) && !full.holds(2));
+    }
+}

@@ -286,10 +286,12 @@ impl World {
         let (engine, committed) = (up.engine, up.machine.committed());
         if self.rng.chance(30) {
             let up = self.running(node);
-            up.wal.update_control(|control| control.committed = control.committed.max(committed))?;
+            up.wal
+                .update_control(|control| control.committed = control.committed.max(committed))?;
         }
         let saved = &mut self.nodes[node].store.engine;
-        *saved = if twice { crate::engine::Engine { applied: saved.applied, ..engine } } else { engine };
+        *saved =
+            if twice { crate::engine::Engine { applied: saved.applied, ..engine } } else { engine };
         Ok(())
     }
 }

@@ -326,9 +326,11 @@ impl Checks {
     pub(crate) fn votes(&self, node: usize) -> bool {
         let life = &self.lives[self.current[node]];
         let founding = self.founding.members().iter().any(|voter| index(voter.node) == node);
-        let counts = self.voters.members().iter().any(|voter| {
-            index(voter.node) == node && voter.incarnation == life.incarnation
-        });
+        let counts = self
+            .voters
+            .members()
+            .iter()
+            .any(|voter| index(voter.node) == node && voter.incarnation == life.incarnation);
         counts || !founding
     }
 }

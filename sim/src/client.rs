@@ -45,7 +45,8 @@ impl World {
             let extra = self.rng.range(0, most) as usize;
             let key = self.rng.below(KEYS as u64) as u8;
             let answers_at_once = self.plant == Some(Plant::AnswersBehindTheEnd);
-            let (full, quiesced) = (self.nodes[node].store.full, self.running(node).quiesced.is_some());
+            let (full, quiesced) =
+                (self.nodes[node].store.full, self.running(node).quiesced.is_some());
             if quiesced && !answers_at_once {
                 return Ok(());
             }

@@ -83,8 +83,8 @@ impl World {
         let rots = matches!(
             error,
             // The bit that rotted may be one of the version.
-            WalError::NewerVersion { .. } |
-            WalError::Corrupt { .. }
+            WalError::NewerVersion { .. }
+                | WalError::Corrupt { .. }
                 | WalError::MissingSegment { .. }
                 | WalError::Record { .. }
                 | WalError::Foreign { .. }
@@ -274,4 +274,5 @@ impl World {
             let refused = matches!(second, Err(WalError::Locked(_) | WalError::Io { .. }));
             assert!(refused, "n{node} runs twice on one disk");
         }
-    }}
+    }
+}

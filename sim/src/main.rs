@@ -57,9 +57,8 @@ fn arguments() -> Result<Arguments, String> {
 }
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {
-    let numbers = text.split_once("..").and_then(|(low, high)| {
-        Some(low.parse().ok()?..high.parse().ok()?)
-    });
+    let numbers =
+        text.split_once("..").and_then(|(low, high)| Some(low.parse().ok()?..high.parse().ok()?));
     numbers.ok_or_else(|| format!("{text:?} is no range: write A..B"))
 }
 

@@ -22,9 +22,8 @@ impl World {
     }
 
     fn open_primary(&self) -> Option<usize> {
-        let mut open = (0..self.nodes.len()).filter_map(|node| {
-            self.nodes[node].open_epoch().map(|epoch| (epoch, node))
-        });
+        let mut open = (0..self.nodes.len())
+            .filter_map(|node| self.nodes[node].open_epoch().map(|epoch| (epoch, node)));
         let first = open.next()?;
         Some(open.fold(first, Ord::max).1)
     }

@@ -6,7 +6,7 @@ use towline_wal::{Chunk, Level, WalError};
 
 use crate::Plant;
 use crate::net::{LinkId, Packet};
-use crate::node::{Serve, Running};
+use crate::node::{Running, Serve};
 use crate::session::control;
 use crate::world::World;
 

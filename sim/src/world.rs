@@ -263,9 +263,10 @@ impl World {
         let end = self.checks.end();
         let all = |(at, node): (usize, &Node)| {
             self.checks.votes(at)
-                && node.up.as_ref().is_some_and(|up| {
-                    up.machine.committed() == end && up.engine.applied == end
-                })
+                && node
+                    .up
+                    .as_ref()
+                    .is_some_and(|up| up.machine.committed() == end && up.engine.applied == end)
         };
         self.checks.last_acked() > since
             && self.nodes.iter().enumerate().all(all)

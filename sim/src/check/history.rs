@@ -67,7 +67,6 @@ impl Operations {
         cluster.first_answer = cluster.first_answer.min(now);
     }
 
-
     pub(crate) fn invoke_read(&mut self, key: u8) -> usize {
         let invoked = self.tick();
         self.reads.push(ReadOp { key, invoked });

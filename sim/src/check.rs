@@ -296,12 +296,12 @@ impl Checks {
 
     pub(crate) fn finish(&mut self, nodes: &[Node]) {
         self.operations.check();
-        for node in 0..nodes.len() {
+        for (node, Node { up, .. }) in nodes.iter().enumerate() {
             let life = &self.lives[self.current[node]];
             let upto = &life.records[..self.committed.len()];
             let equal = upto.iter().zip(&self.committed).all(|(held, rec)| held.is(rec));
             assert!(equal, "n{node}'s log differs at the end");
-            if let Some(up) = &nodes[node].up {
+            if let Some(up) = up {
                 assert_eq!(up.engine.values, self.engine.values, "n{node}'s engine differs");
             }
         }

@@ -42,7 +42,7 @@ pub enum Plant {
     AnswersAfterDemotion,
     /// Writes that are executed after a hand-over began are answered at once.
     AnswersBehindTheEnd,
-    /// The role on disk is not changed when another node leads, and the log is cut by one's own.
+    /// A read does not wait until what it saw is committed.
     ReadOfUnflushed,
 }
 

@@ -169,7 +169,7 @@ async fn follow_once(shared: &Arc<Shared>, node: NodeId, purpose: Purpose) -> En
 async fn try_follow(shared: &Arc<Shared>, node: NodeId, purpose: Purpose) -> Result<Ended, String> {
     // A hello speaks of what is on disk, so everything that was received is flushed first.
     let wal = shared.wal();
-    let flushed = tokio::task::spawn_blocking(move || wal.flush()).await;
+    let flushed = shared.platform.blocking(move || wal.flush()).await;
     let flushed = flushed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
     let hello = shared.tell(|machine, _| {
         machine.handle_flushed(flushed);
@@ -227,7 +227,7 @@ async fn adopt(shared: &Arc<Shared>, epoch: Epoch) -> Result<(), String> {
     }
     let on = Arc::clone(shared);
     let change = move || on.update_control(|control| control.fence = control.fence.max(epoch));
-    let written = tokio::task::spawn_blocking(change).await;
+    let written = shared.platform.blocking(change).await;
     written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
@@ -286,7 +286,7 @@ async fn take(
 
 async fn finish_fetch(shared: &Arc<Shared>) -> Result<Ended, String> {
     let wal = shared.wal();
-    let flushed = tokio::task::spawn_blocking(move || wal.flush()).await;
+    let flushed = shared.platform.blocking(move || wal.flush()).await;
     let end = flushed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
     learn_history(shared);
     shared.tell(|machine, now_ms| machine.handle_fetched(end, now_ms));

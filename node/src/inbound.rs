@@ -125,7 +125,7 @@ pub(crate) async fn digest_at(shared: &Arc<Shared>, at: Lsn) -> Result<Digest, S
         return Ok(Digest::EMPTY);
     }
     let wal = shared.wal();
-    let read = tokio::task::spawn_blocking(move || wal.digest_at(at)).await;
+    let read = shared.platform.blocking(move || wal.digest_at(at)).await;
     read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 

@@ -28,7 +28,8 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
 ];
 
 /// They exercise the others and nothing imports them.
-const AT_THE_EDGE: [&str; 5] = ["towline-sim", "sim", "towline-benches", "towline-fuzz", "xtask"];
+const AT_THE_EDGE: [&str; 6] =
+    ["towline-sim", "sim", "towline-sim-quic", "towline-benches", "towline-fuzz", "xtask"];
 
 /// A third party, and who alone may depend on it outside of tests.
 const ONLY: [(&str, &[&str]); 5] = [

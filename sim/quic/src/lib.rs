@@ -1,0 +1,28 @@
+//! Whole clusters on one thread, in their own time.
+//!
+//! The nodes are the product's: its log, its rules, its shipper and receiver over its QUIC. What is
+//! simulated is the machine below them: the network, the disks, and the clock. Everything follows
+//! from a seed, so what a seed shows it shows again.
+
+#![forbid(unsafe_code)]
+
+mod certificates;
+mod clients;
+mod cluster;
+mod disk;
+mod engine;
+mod ledger;
+mod nemesis;
+mod network;
+mod random;
+mod run;
+mod socket;
+mod trace;
+
+pub use run::{Outcome, run};
+
+/// Credentials for the nodes of every run; made once, because keys take time.
+#[must_use]
+pub fn credentials() -> Vec<towline_transport::Credentials> {
+    certificates::issue(cluster::cluster_id(), &cluster::names(cluster::NAMES.len()))
+}

@@ -4,7 +4,6 @@
 //! new file that is synced and renamed over the old one, so that at every moment one of the two is
 //! whole; opening takes the higher and rewrites the other.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use towline_protocol::epoch::{Epoch, History};
@@ -182,11 +181,40 @@ fn copy_path(dir: &Path, copy: u8) -> PathBuf {
 /// # Errors
 /// [`WalError::NotEmpty`], or what the operating system says.
 pub fn found(dir: &Path, founding: &Founding) -> Result<(), WalError> {
-    fs::create_dir_all(dir).at("creating", dir)?;
-    if fs::read_dir(dir).at("reading", dir)?.next().is_some() {
+    found_on(&FileDisk, dir, founding)
+}
+
+/// Founds a log, as [`found`] does, on another disk.
+///
+/// # Errors
+/// As [`found`].
+pub fn found_on(disk: &dyn Disk, dir: &Path, founding: &Founding) -> Result<(), WalError> {
+    if !is_empty(disk, dir)? {
         return Err(WalError::NotEmpty(dir.to_owned()));
     }
-    write(&FileDisk, dir, &mut Control::founded(founding))
+    create_dirs(disk, dir)?;
+    write(disk, dir, &mut Control::founded(founding))
+}
+
+/// Makes a folder and those above it that are missing, all durable on return: a log is not safer
+/// than the name of its folder.
+fn create_dirs(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
+    let is_missing = |dir: &&Path| {
+        disk.list(dir).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    };
+    let missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
+    disk.create_dir_all(dir).at("creating", dir)?;
+    for made in missing.into_iter().rev() {
+        let parent = folder_of(made);
+        disk.sync_dir(parent).at("syncing", parent)?;
+    }
+    Ok(())
+}
+
+/// The folder a path lies in; that of a bare name is the current one.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 /// Writes both copies, one after the other. Durable on return.
@@ -214,16 +242,24 @@ fn write_copy(disk: &dyn Disk, dir: &Path, copy: u8, bytes: &[u8]) -> Result<(),
 /// # Errors
 /// [`WalError::NotFounded`] if there is none, [`WalError::Control`] if none is whole.
 pub fn read_control(dir: &Path) -> Result<Control, WalError> {
-    read(dir).map(|(control, _)| control)
+    read_control_on(&FileDisk, dir)
+}
+
+/// Reads the newest whole copy, as [`read_control`] does, from another disk.
+///
+/// # Errors
+/// As [`read_control`].
+pub fn read_control_on(disk: &dyn Disk, dir: &Path) -> Result<Control, WalError> {
+    read(disk, dir).map(|(control, _)| control)
 }
 
 /// Reads the newest whole copy, and says whether the other one must be rewritten.
-pub(crate) fn read(dir: &Path) -> Result<(Control, bool), WalError> {
+pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<(Control, bool), WalError> {
     let mut whole: Vec<Control> = Vec::new();
     let mut damage = Vec::new();
     for copy in [0, 1] {
         let path = copy_path(dir, copy);
-        match read_copy(&path) {
+        match read_copy(disk, &path) {
             Ok(Some(Ok(control))) => whole.push(control),
             Ok(Some(Err(error))) => {
                 if let WireError::Invalid { field: "version", reason } = &error {
@@ -239,26 +275,26 @@ pub(crate) fn read(dir: &Path) -> Result<(Control, bool), WalError> {
     let agree = whole.len() == 2 && whole[0] == whole[1];
     match whole.into_iter().max_by_key(|control| control.sequence) {
         Some(control) => Ok((control, !agree)),
-        None if is_empty(dir)? => Err(WalError::NotFounded(dir.to_owned())),
+        None if is_empty(disk, dir)? => Err(WalError::NotFounded(dir.to_owned())),
         None => Err(WalError::Control { dir: dir.to_owned(), what: damage.join("; ") }),
     }
 }
 
-fn read_copy(path: &Path) -> Result<Option<Result<Control, WireError>>, WalError> {
-    match fs::metadata(path) {
+fn read_copy(disk: &dyn Disk, path: &Path) -> Result<Option<Result<Control, WireError>>, WalError> {
+    let bytes = match disk.read(path, LEN_MAX + 1) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Ok(metadata) if metadata.len() > LEN_MAX => {
-            let error = WireError::invalid("length", format!("{} bytes", metadata.len()));
-            return Ok(Some(Err(error)));
-        }
-        _ => {}
+        read => read.at("reading", path)?,
+    };
+    if bytes.len() as u64 > LEN_MAX {
+        let error = WireError::invalid("length", format!("over {LEN_MAX} bytes"));
+        return Ok(Some(Err(error)));
     }
-    Ok(Some(Control::decode(&fs::read(path).at("reading", path)?)))
+    Ok(Some(Control::decode(&bytes)))
 }
 
-fn is_empty(dir: &Path) -> Result<bool, WalError> {
-    match fs::read_dir(dir) {
-        Ok(mut entries) => Ok(entries.next().is_none()),
+fn is_empty(disk: &dyn Disk, dir: &Path) -> Result<bool, WalError> {
+    match disk.list(dir) {
+        Ok(entries) => Ok(entries.is_empty()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error).at("reading", dir),
     }

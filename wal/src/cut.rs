@@ -8,16 +8,14 @@
 //!
 //! Opening does an unfinished cut again from step 2, and knows the fresh file by its nonce.
 
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{RECORD_HEADER_LEN, RecordHeader};
 
-use crate::control::{self, Control, CutMark};
+use crate::control::{self, Control, CutMark, folder_of};
 use crate::crash;
-use crate::disk::Disk;
+use crate::disk::{Access, Disk};
 use crate::error::{AtPath, WalError};
 use crate::header::SegmentHeader;
 use crate::recovery::take_lock;
@@ -47,9 +45,11 @@ pub struct CutReport {
 /// # Errors
 /// [`WalError::NoBoundary`] if it is not, [`WalError::Locked`] if the log is open.
 pub fn cut(dir: &Path, to: Lsn, options: &Options) -> Result<CutReport, WalError> {
-    let (mut control, _) = control::read(dir)?;
-    let _lock = take_lock(dir)?;
-    let files = segment_files(dir, control.log, control.segment_size)?;
+    let disk = &*options.disk;
+    control::read(disk, dir)?; // Before the lock file is made: an empty folder stays empty.
+    let _lock = take_lock(disk, dir)?;
+    let (mut control, _) = control::read(disk, dir)?;
+    let files = segment_files(disk, dir, control.log, control.segment_size)?;
     let mut report = measure(&files, to)?;
     drop(files);
     report.bundle = apply(dir, &mut control, to, options)?;
@@ -88,7 +88,7 @@ pub(crate) fn apply(
     to: Lsn,
     options: &Options,
 ) -> Result<PathBuf, WalError> {
-    control.cut = Some(CutMark { to, nonce: crate::provision::nonce() });
+    control.cut = Some(CutMark { to, nonce: options.disk.nonce() });
     control.history.cut(to);
     control.durable = control.durable.min(to);
     control::write(&*options.disk, dir, control)?;
@@ -105,9 +105,9 @@ pub(crate) fn finish(
     let disk = &*options.disk;
     let salvage = options.salvage_dir.clone().unwrap_or_else(|| dir.join("salvage"));
     let bundle = salvage.join(format!("{:020}-{:016x}", mark.to.get(), mark.nonce));
-    fs::create_dir_all(&bundle).at("creating", &bundle)?;
+    disk.create_dir_all(&bundle).at("creating", &bundle)?;
     // The newest first: what is left is a log without a gap after every step.
-    for file in segment_files(dir, control.log, control.segment_size)?.into_iter().rev() {
+    for file in segment_files(disk, dir, control.log, control.segment_size)?.into_iter().rev() {
         let name = file.path.file_name().unwrap_or_default();
         let kept = bundle.join(name);
         crash::point()?;
@@ -132,14 +132,12 @@ pub(crate) fn finish(
     disk.sync_dir(dir).at("syncing", dir)?;
     crash::point()?;
     control.cut = None;
-    control::write(&*options.disk, dir, control)?;
+    control::write(disk, dir, control)?;
     Ok(bundle)
 }
 
 fn sync_bundle(disk: &dyn Disk, bundle: &Path, salvage: &Path) -> Result<(), WalError> {
-    // The parent of a bare name is the empty path.
-    let parent = salvage.parent().filter(|parent| parent.is_dir());
-    for dir in [Some(bundle), Some(salvage), parent].into_iter().flatten() {
+    for dir in [bundle, salvage, folder_of(salvage)] {
         disk.sync_dir(dir).at("syncing", dir)?;
     }
     Ok(())
@@ -152,9 +150,9 @@ fn replace(disk: &dyn Disk, dir: &Path, file: &SegmentFile, mark: CutMark) -> Re
     create(disk, &fresh, &header)?;
     crash::point()?;
     let kept = reseeded(file, &header, mark.to)?;
-    let out = OpenOptions::new().write(true).open(&fresh).at("opening", &fresh)?;
-    out.write_all_at(&kept, SegmentSize::HEADER_LEN).at("writing", &fresh)?;
-    disk.sync(&out).at("syncing", &fresh)?;
+    let out = disk.open(&fresh, Access::ReadWrite).at("opening", &fresh)?;
+    out.write_at(&kept, SegmentSize::HEADER_LEN).at("writing", &fresh)?;
+    out.sync().at("syncing", &fresh)?;
     crash::point()?;
     disk.rename(&fresh, &file.path).at("renaming over", &file.path)?;
     disk.sync_dir(dir).at("syncing", dir)

@@ -1,18 +1,31 @@
-//! The log's rare calls to the operating system, as a trait: so that a test can make any of them
+//! The log's calls to the operating system, as two traits: so that a test can make any of them
 //! fail, and a simulator answer them.
 //!
-//! Only what happens once a segment, once a sync or once a cut goes through here. Records are
-//! stored into the mapping and read from it directly.
+//! Every file is reached through here. Records, though, are stored into a mapping and read from
+//! it directly: that is memory, whoever made it.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock};
 
 use crate::header::HEADER_PAGE_LEN;
+pub use crate::map::Mapping;
 
-/// The rare calls of a log. Every one is durable only as far as it says.
+/// What a file is opened for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Reading it, page by page; there may be no right to write.
+    Read,
+    /// Reading and writing.
+    ReadWrite,
+}
+
+/// The calls of a log. Every one is durable only as far as it says.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Makes a file of `len` bytes: the page `header`, then zeros. Its content is durable on
     /// return, its name is not.
@@ -27,13 +40,26 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// What the operating system says.
     fn write(&self, path: &Path, content: &[u8]) -> io::Result<()>;
 
-    /// Everything stored in `file` so far is durable on return.
+    /// The first `most` bytes of a file, or all if it has fewer.
     ///
     /// # Errors
-    /// What the operating system says. The caller never tries again.
-    fn sync(&self, file: &File) -> io::Result<()>;
+    /// What the operating system says.
+    fn read(&self, path: &Path, most: u64) -> io::Result<Vec<u8>>;
 
-    /// Gives a file another name, in the place of what had it. Durable once the folder is synced.
+    /// Opens a file that exists.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Everything in a folder, in no particular order.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
+
+    /// Gives a file another name, in the place of what had it. Durable once both folders are
+    /// synced.
     ///
     /// # Errors
     /// What the operating system says.
@@ -42,15 +68,105 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Gives a file a second name. Durable once the folder is synced.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// What the operating system says; [`io::ErrorKind::AlreadyExists`] if the name is taken.
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Takes a file's name away. Durable once the folder is synced.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes a folder and those above it that are missing. Each is durable once the folder it
+    /// lies in is synced.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
 
     /// The names in a folder are durable on return.
     ///
     /// # Errors
     /// What the operating system says.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Locks a file, which is made if need be, until the returned lock is dropped or the process
+    /// is no more.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if it is locked already; or what the operating system says.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;
+
+    /// A number that no other call returns.
+    fn nonce(&self) -> u64 {
+        use std::hash::{BuildHasher, Hasher, RandomState};
+        // The standard library seeds every `RandomState` from the operating system's randomness.
+        RandomState::new().build_hasher().finish()
+    }
 }
+
+/// An open file.
+pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
+    /// Its length in bytes.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether it has no bytes.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn is_empty(&self) -> io::Result<bool> {
+        self.len().map(|len| len == 0)
+    }
+
+    /// Reads some bytes at `offset` into `bytes`, and returns how many; none at the end.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Fills `bytes` with what lies at `offset`.
+    ///
+    /// # Errors
+    /// What the operating system says; [`io::ErrorKind::UnexpectedEof`] if the file ends before.
+    fn read_exact_at(&self, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.read_at(bytes, offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => {
+                    bytes = &mut bytes[read..];
+                    offset += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all of `bytes` at `offset`, inside the file. A mapping of it shows them.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Everything written to the file, or stored into a mapping of it, is durable on return.
+    ///
+    /// # Errors
+    /// What the operating system says. The caller never believes a later success.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Maps the first `len` bytes, and makes them resident. The file must keep that length.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn map(&self, len: usize) -> io::Result<Arc<Mapping>>;
+}
+
+/// A lock, held until it is dropped.
+pub trait DiskLock: fmt::Debug + Send + Sync + 'static {}
 
 /// The real disk.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,7 +178,7 @@ impl Disk for FileDisk {
     /// by one.
     fn create(&self, path: &Path, header: &[u8], len: u64) -> io::Result<()> {
         let file = File::create(path)?;
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len)?;
+        fallocate(&file, FallocateFlags::empty(), 0, len)?;
         file.write_all_at(header, 0)?;
         let zeros = [0; HEADER_PAGE_LEN];
         for at in (header.len() as u64..len).step_by(HEADER_PAGE_LEN) {
@@ -78,8 +194,28 @@ impl Disk for FileDisk {
         file.sync_data()
     }
 
-    fn sync(&self, file: &File) -> io::Result<()> {
-        file.sync_data()
+    fn read(&self, path: &Path, most: u64) -> io::Result<Vec<u8>> {
+        let mut content = Vec::new();
+        File::open(path)?.take(most).read_to_end(&mut content)?;
+        Ok(content)
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        let file = match access {
+            Access::ReadWrite => OpenOptions::new().read(true).write(true).open(path)?,
+            Access::Read => {
+                let file = File::open(path)?;
+                // Readahead would fill the cache with large folios, and if the file is a segment
+                // that is written again, each store would dirty a whole one.
+                let _ = fadvise(&file, 0, None, Advice::Random);
+                file
+            }
+        };
+        Ok(Arc::new(OpenFile(file)))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect()
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -90,7 +226,57 @@ impl Disk for FileDisk {
         fs::hard_link(from, to)
     }
 
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir)
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(LockedFile { _file: file }))
+    }
+}
+
+/// The lock goes with the descriptor.
+#[derive(Debug)]
+struct LockedFile {
+    _file: File,
+}
+
+impl DiskLock for LockedFile {}
+
+/// An open file of the real disk.
+#[derive(Debug)]
+struct OpenFile(File);
+
+impl DiskFile for OpenFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(&self.0, bytes, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn map(&self, len: usize) -> io::Result<Arc<Mapping>> {
+        // As for the mapping's own advice: before the first page is read.
+        let _ = fadvise(&self.0, 0, None, Advice::Random);
+        Mapping::of_file(&self.0, len).map(Arc::new)
     }
 }

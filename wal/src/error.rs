@@ -71,7 +71,8 @@ pub enum WalError {
     /// A sync failed. The log takes nothing more until it is opened again.
     #[error("the log is poisoned: {0}. Open it again; it recovers from what the disk holds")]
     Poisoned(String),
-    /// No segment could be made ready in time; nothing that was written is at risk.
+    /// No segment could be made ready in time, or a control file not be written; nothing that was
+    /// written is at risk.
     #[error("no room for more log: {0}. Free space on its file system; writing goes on by itself")]
     NoSpace(String),
     /// The record is longer than the log takes.
@@ -134,6 +135,12 @@ pub(crate) trait AtPath<T> {
 
 impl<T, E: Into<std::io::Error>> AtPath<T> for Result<T, E> {
     fn at(self, what: &'static str, path: &Path) -> Result<T, WalError> {
-        self.map_err(|source| WalError::Io { what, path: path.to_owned(), source: source.into() })
+        self.map_err(|source| {
+            let source = source.into();
+            if source.kind() == std::io::ErrorKind::StorageFull {
+                return WalError::NoSpace(format!("{what} {}: {source}", path.display()));
+            }
+            WalError::Io { what, path: path.to_owned(), source }
+        })
     }
 }

@@ -27,6 +27,7 @@ mod receive;
 mod recovery;
 mod scan;
 mod segment;
+pub mod simulated;
 mod state;
 mod sync;
 mod wal;
@@ -37,13 +38,16 @@ extern crate self as towline_wal;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-pub use control::{CLUSTER_NAME_LEN_MAX, Control, CutMark, Founding, Role, found, read_control};
+pub use control::{
+    CLUSTER_NAME_LEN_MAX, Control, CutMark, Founding, Role, found, found_on, read_control,
+    read_control_on,
+};
 pub use cursor::{Chunk, Cursor, Level, Record};
 pub use cut::{CutReport, cut};
-pub use disk::{Disk, FileDisk};
+pub use disk::{Access, Disk, DiskFile, DiskLock, FileDisk, Mapping};
 pub use error::WalError;
 pub use log::{Appended, Log};
-pub use reader::{LogReader, ReadRecord, Verdict, read_log};
+pub use reader::{LogReader, ReadRecord, Verdict, read_log, read_log_on};
 pub use recovery::Report;
 pub use towline_protocol::frame::SegmentIdentity;
 pub use wal::{Options, Wal};

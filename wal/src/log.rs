@@ -26,8 +26,9 @@ use crate::control::Control;
 use crate::disk::Disk;
 use crate::error::WalError;
 use crate::header::SegmentHeader;
-use crate::provision::Ready;
+use crate::provision::{Ready, next_header};
 use crate::segment::Segment;
+use crate::wal::Options;
 
 /// A SEAL's length in the log: room for one is kept at the end of every segment.
 pub(crate) const SEAL_LEN: u64 = stored_len(8);
@@ -70,6 +71,8 @@ pub struct Log {
     pub(crate) lineage: Mutex<(History, Voters)>,
     pub(crate) poison: Mutex<Option<String>>,
     pub(crate) provision: Ready,
+    /// Whether there are threads that sync and provision; otherwise whoever waits does.
+    threads: bool,
 }
 
 /// The end of the log, where records are added.
@@ -126,7 +129,7 @@ pub(crate) struct Recovered {
 }
 
 impl Log {
-    pub(crate) fn new(dir: &Path, disk: Arc<dyn Disk>, recovered: Recovered) -> Self {
+    pub(crate) fn new(dir: &Path, options: Options, recovered: Recovered) -> Self {
         let Recovered { tail, end, sealed, digest, ready, .. } = recovered;
         let unsynced = tail.iter().cloned().collect();
         let tail = Tail {
@@ -142,7 +145,7 @@ impl Log {
         };
         Self {
             dir: dir.to_owned(),
-            disk,
+            disk: options.disk,
             size: recovered.control.segment_size,
             control: Mutex::new(recovered.control),
             tail: Mutex::new(tail),
@@ -156,6 +159,7 @@ impl Log {
             lineage: Mutex::new((recovered.history, recovered.voters)),
             poison: Mutex::new(None),
             provision: Ready::new(ready),
+            threads: options.threads,
         }
     }
 
@@ -244,7 +248,7 @@ impl Log {
         base: Lsn,
         epoch: Epoch,
     ) -> Result<MutexGuard<'a, Tail>, WalError> {
-        let deadline = Instant::now() + READY_TIMEOUT;
+        let mut deadline = None;
         let before = tail.segment.as_ref().map(|segment| segment.base());
         let ready = loop {
             self.check_open(&tail)?;
@@ -254,19 +258,14 @@ impl Log {
             if let Some(ready) = self.provision.take(base) {
                 break ready;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(WalError::NoSpace(self.provision.trouble()));
-            }
-            self.provision.want();
-            tail = self.wait_moved(tail);
+            tail = self.wait_ready(tail, &mut deadline)?;
         };
         let segment = if ready.header.epoch == epoch {
             ready
         } else {
             let header = SegmentHeader {
                 epoch,
-                nonce: crate::provision::nonce(),
+                nonce: self.disk.nonce(),
                 durable: *self.flushed.borrow(),
                 ..ready.header
             };
@@ -308,6 +307,26 @@ impl Log {
         }
     }
 
+    /// Waits a moment for the next segment to be ready, or prepares it if no thread does. The
+    /// deadline begins with the first call.
+    fn wait_ready<'a>(
+        &'a self,
+        tail: MutexGuard<'a, Tail>,
+        deadline: &mut Option<Instant>,
+    ) -> Result<MutexGuard<'a, Tail>, WalError> {
+        if !self.threads {
+            let header = next_header(self, &tail);
+            self.provision.put(Ok(Segment::prepare(&self.disk, &self.dir, header)?));
+            return Ok(tail);
+        }
+        let now = Instant::now();
+        if now >= *deadline.get_or_insert(now + READY_TIMEOUT) {
+            return Err(WalError::NoSpace(self.provision.trouble()));
+        }
+        self.provision.want();
+        Ok(self.wait_moved(tail))
+    }
+
     /// Waits until the last reservation is published or a segment is ready; now and then anyway,
     /// so that a caller's deadline is noticed.
     pub(crate) fn wait_moved<'a>(&'a self, mut tail: MutexGuard<'a, Tail>) -> MutexGuard<'a, Tail> {
@@ -346,18 +365,18 @@ impl Log {
         &'a self,
         mut tail: MutexGuard<'a, Tail>,
     ) -> Result<(MutexGuard<'a, Tail>, Lsn), WalError> {
-        let deadline = Instant::now() + READY_TIMEOUT;
+        let mut deadline = None;
         loop {
             self.check_open(&tail)?;
             let first = self.size.barrier_after(self.end_of_records());
             if tail.in_flight.is_empty() && self.provision.has(self.size.base_of(first)) {
                 return Ok((tail, first));
             }
-            if Instant::now() >= deadline {
-                return Err(WalError::NoSpace(self.provision.trouble()));
-            }
-            self.provision.want();
-            tail = self.wait_moved(tail);
+            tail = if tail.in_flight.is_empty() {
+                self.wait_ready(tail, &mut deadline)?
+            } else {
+                self.wait_moved(tail)
+            };
         }
     }
 

@@ -8,29 +8,39 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
-/// A writable shared mapping of a whole segment file.
+/// A writable shared mapping of a whole segment file, or memory that a simulated disk has in the
+/// place of one. Only the log looks into it.
 #[derive(Debug)]
-pub(crate) struct Mapping {
+pub struct Mapping {
     raw: MmapRaw,
+    /// Of memory only: held while it is stored to, so that its disk can look at all of it as the
+    /// kernel looks at a page that is being written.
+    stores: Option<Mutex<()>>,
 }
 
 impl Mapping {
     /// Maps the first `len` bytes of `file`, and makes them resident.
     ///
     /// The file must keep that length while it is mapped: a store behind its end is SIGBUS.
-    pub(crate) fn new(file: &File, len: usize) -> std::io::Result<Self> {
+    pub(crate) fn of_file(file: &File, len: usize) -> std::io::Result<Self> {
         let raw = MmapOptions::new().len(len).map_raw(file)?;
         // Before the first touch: otherwise readahead fills the cache with large folios, and each
         // later store dirties a whole one.
         raw.advise(Advice::Random)?;
         // Residency is a matter of speed; a kernel that can not populate serves faults instead.
         let _ = raw.advise(Advice::PopulateRead);
-        Ok(Self { raw })
+        Ok(Self { raw, stores: None })
+    }
+
+    /// Zeroed memory, with no file behind it.
+    pub(crate) fn of_memory(len: usize) -> std::io::Result<Self> {
+        let raw = MmapOptions::new().len(len).map_anon()?.into();
+        Ok(Self { raw, stores: Some(Mutex::new(())) })
     }
 
     /// Stores `bytes` at `offset`. The caller holds the reservation of that range.
@@ -40,6 +50,7 @@ impl Mapping {
     pub(crate) fn store(&self, offset: usize, bytes: &[u8]) {
         let end = offset.checked_add(bytes.len()).expect("a segment is below 2^64 bytes");
         assert!(end <= self.raw.len(), "a store behind the end of the segment");
+        let _held = self.hold_stores();
         // SAFETY: the range is inside the mapping (asserted above), which lives as long as
         // `self`. The caller holds the only reservation of it and nobody holds a reference to
         // unpublished bytes, so this neither races nor invalidates a reference. `bytes` can not
@@ -48,6 +59,22 @@ impl Mapping {
             let to = self.raw.as_mut_ptr().add(offset);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
         }
+    }
+
+    fn hold_stores(&self) -> Option<std::sync::MutexGuard<'_, ()>> {
+        let stores = self.stores.as_ref();
+        stores.map(|stores| stores.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Looks at all of the memory, while nobody stores to it.
+    ///
+    /// # Panics
+    /// If it is the mapping of a file.
+    pub(crate) fn inspect<R>(&self, look: impl FnOnce(&[u8]) -> R) -> R {
+        let _held = self.hold_stores().expect("only memory can be looked at as a whole");
+        // SAFETY: the range is the whole mapping, which lives as long as `self`. Every store to
+        // memory takes the lock that is held until `look` has given the reference back.
+        look(unsafe { std::slice::from_raw_parts(self.raw.as_ptr(), self.raw.len()) })
     }
 
     /// Published bytes. The caller knows that `range` was published, or that nobody writes yet.

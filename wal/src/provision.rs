@@ -8,7 +8,7 @@ use towline_protocol::lsn::Lsn;
 
 use crate::error::WalError;
 use crate::header::SegmentHeader;
-use crate::log::Log;
+use crate::log::{Log, Tail};
 use crate::segment::Segment;
 
 /// The pause after a failure to prepare a segment, before the next try.
@@ -70,7 +70,7 @@ impl Ready {
         !state.stop
     }
 
-    fn put(&self, prepared: Result<Segment, WalError>) {
+    pub(crate) fn put(&self, prepared: Result<Segment, WalError>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match prepared {
             Ok(segment) => state.ready = Some(Arc::new(segment)),
@@ -87,8 +87,8 @@ impl Ready {
 /// The provisioner's thread.
 pub(crate) fn run(log: &Log) {
     while log.provision.wait_until_wanted() {
-        let prepared = Segment::prepare(&log.disk, &log.dir, next_header(log));
-        log.provision.put(prepared);
+        let header = next_header(log, &log.tail());
+        log.provision.put(Segment::prepare(&log.disk, &log.dir, header));
         // Under the writers' lock, so that none of them misses it between looking and waiting.
         let _tail = log.tail();
         log.moved.notify_all();
@@ -96,9 +96,9 @@ pub(crate) fn run(log: &Log) {
 }
 
 /// The header of the segment behind the tail.
-fn next_header(log: &Log) -> SegmentHeader {
+pub(crate) fn next_header(log: &Log, tail: &Tail) -> SegmentHeader {
     let control = log.control();
-    let (base, epoch) = match &log.tail().segment {
+    let (base, epoch) = match &tail.segment {
         Some(segment) => (segment.header.size.next_base(segment.base()), segment.header.epoch),
         None => (control.segment_size.base_of(log.appended()), log.last_epoch()),
     };
@@ -107,14 +107,7 @@ fn next_header(log: &Log) -> SegmentHeader {
         base,
         epoch,
         size: control.segment_size,
-        nonce: nonce(),
+        nonce: log.disk.nonce(),
         durable: log.flushed(),
     }
-}
-
-/// A number that no other file has.
-pub(crate) fn nonce() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    // The standard library seeds every `RandomState` from the operating system's randomness.
-    RandomState::new().build_hasher().finish()
 }

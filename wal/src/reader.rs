@@ -8,7 +8,8 @@ use towline_protocol::frame::SegmentIdentity;
 use towline_protocol::lsn::Lsn;
 use towline_protocol::record::{Digest, RecordError, RecordHeader, RecordKind};
 
-use crate::control::read_control;
+use crate::control::read_control_on;
+use crate::disk::{Disk, FileDisk};
 use crate::error::WalError;
 use crate::scan::{SegmentFile, promises_behind, segment_files};
 
@@ -69,8 +70,16 @@ pub struct LogReader {
 /// # Errors
 /// [`WalError`] if the folder holds no log or a segment's header is damaged.
 pub fn read_log(dir: &Path) -> Result<LogReader, WalError> {
-    let control = read_control(dir)?;
-    let files = segment_files(dir, control.log, control.segment_size)?;
+    read_log_on(&FileDisk, dir)
+}
+
+/// Reads the log of a folder, as [`read_log`] does, from another disk.
+///
+/// # Errors
+/// As [`read_log`].
+pub fn read_log_on(disk: &dyn Disk, dir: &Path) -> Result<LogReader, WalError> {
+    let control = read_control_on(disk, dir)?;
+    let files = segment_files(disk, dir, control.log, control.segment_size)?;
     let next = files.first().map_or(Lsn::ZERO, SegmentFile::first);
     let promised = files.iter().map(|file| file.header.durable).fold(control.durable, Lsn::max);
     let verdict = Verdict {

@@ -1,12 +1,10 @@
 //! Opening a log: what is in it, what is torn, what is damaged.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
 use towline_protocol::barrier::Barrier;
 use towline_protocol::epoch::History;
 use towline_protocol::lsn::{Lsn, SegmentSize};
@@ -15,7 +13,7 @@ use towline_protocol::voters::Voters;
 
 use crate::control::{self, Control};
 use crate::cut;
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskLock};
 use crate::error::{AtPath, WalError};
 use crate::header::HEADER_PAGE_LEN;
 use crate::log::Recovered;
@@ -39,25 +37,27 @@ pub struct Report {
 }
 
 /// Takes a folder's lock, or says that somebody else has it.
-pub(crate) fn take_lock(dir: &Path) -> Result<File, WalError> {
+pub(crate) fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn DiskLock>, WalError> {
     let path = dir.join("lock");
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let lock = lock.at("opening", &path)?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| WalError::Locked(dir.to_owned()))?;
-    Ok(lock)
+    match disk.lock(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            Err(WalError::Locked(dir.to_owned()))
+        }
+        lock => lock.at("locking", &path),
+    }
 }
 
 /// Recovers a folder's log, and returns the lock on it.
 pub(crate) fn recover(
     dir: &Path,
     options: &Options,
-) -> Result<(Recovered, File, Report), WalError> {
-    control::read(dir)?; // Before the lock file is made: an empty folder stays empty.
-    let lock = take_lock(dir)?;
-    let (mut control, rewrite) = control::read(dir)?;
+) -> Result<(Recovered, Box<dyn DiskLock>, Report), WalError> {
+    let disk = &*options.disk;
+    control::read(disk, dir)?; // Before the lock file is made: an empty folder stays empty.
+    let lock = take_lock(disk, dir)?;
+    let (mut control, rewrite) = control::read(disk, dir)?;
     cut::finish(dir, &mut control, options)?;
-    let mut files = segment_files(dir, control.log, control.segment_size)?;
+    let mut files = segment_files(disk, dir, control.log, control.segment_size)?;
     let mut scan = scan_tail(&files, &control)?;
     let mut report = Report { end: scan.end, ..Report::default() };
     report.evidence = evidence(&files, &scan, &control, options)?;
@@ -67,7 +67,7 @@ pub(crate) fn recover(
     if !is_clean(&files, &scan)? {
         report.torn = Some((scan.stopped, scan.why.clone()));
         report.bundle = Some(cut::apply(dir, &mut control, scan.end, options)?);
-        files = segment_files(dir, control.log, control.segment_size)?;
+        files = segment_files(disk, dir, control.log, control.segment_size)?;
         scan = scan_tail(&files, &control)?;
         assert_eq!(scan.end, report.end, "a cut takes off only what is torn");
     }
@@ -76,7 +76,7 @@ pub(crate) fn recover(
     history.cut(scan.end);
     if rewrite || history != control.history {
         control.history = history;
-        control::write(&*options.disk, dir, &mut control)?;
+        control::write(disk, dir, &mut control)?;
     }
     let recovered = open_segments(&options.disk, control, &files, &scan, report.evidence)?;
     Ok((recovered, lock, report))

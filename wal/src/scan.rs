@@ -1,17 +1,16 @@
 //! Reading a folder of segments as recovery and the read-only reader do: record after record, and
 //! what stands behind the first one that is not valid.
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{Advice, fadvise};
 use towline_protocol::barrier::Barrier;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{
     Digest, HeaderSeed, RECORD_ALIGN, RECORD_HEADER_LEN, RecordError, RecordHeader, RecordKind,
 };
 
+use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{AtPath, WalError};
 use crate::header::{HEADER_PAGE_LEN, SegmentHeader};
 use crate::segment::read_header;
@@ -22,15 +21,15 @@ pub(crate) struct SegmentFile {
     pub(crate) path: PathBuf,
     pub(crate) header: SegmentHeader,
     pub(crate) seed: HeaderSeed,
-    file: File,
+    file: Arc<dyn DiskFile>,
     len: u64,
 }
 
 impl SegmentFile {
-    fn open(path: PathBuf) -> Result<Self, WalError> {
-        let file = File::open(&path).at("opening", &path)?;
-        let header = read_header(&file, &path)?;
-        let len = file.metadata().at("reading", &path)?.len();
+    fn open(disk: &dyn Disk, path: PathBuf) -> Result<Self, WalError> {
+        let file = disk.open(&path, Access::Read).at("opening", &path)?;
+        let header = read_header(&*file, &path)?;
+        let len = file.len().at("reading", &path)?;
         if len != header.size.bytes() {
             // No crash does that: a file gets its name only once it has its whole length.
             let (end, size) = (header.base.advance(len), header.size.bytes());
@@ -38,9 +37,6 @@ impl SegmentFile {
                 format!("it has {len} of {size} bytes; what follows on Lsn {end} is missing");
             return Err(WalError::Foreign { path, what });
         }
-        // Readahead would fill the cache with large folios, and if the segment is written again,
-        // each store would dirty a whole one.
-        let _ = fadvise(&file, 0, None, Advice::Random);
         Ok(Self { path, header, seed: header.seed(), file, len })
     }
 
@@ -117,21 +113,17 @@ pub(crate) fn parse(
 
 /// Every segment of a folder in order, each following on the one before.
 pub(crate) fn segment_files(
+    disk: &dyn Disk,
     dir: &Path,
     log: towline_protocol::id::LogId,
     size: SegmentSize,
 ) -> Result<Vec<SegmentFile>, WalError> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(dir).at("reading", dir)? {
-        let path = entry.at("reading", dir)?.path();
-        if path.extension().is_some_and(|extension| extension == "wal") {
-            paths.push(path);
-        }
-    }
+    let mut paths = disk.list(dir).at("reading", dir)?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "wal"));
     paths.sort();
     let mut files: Vec<SegmentFile> = Vec::new();
     for path in paths {
-        let file = SegmentFile::open(path)?;
+        let file = SegmentFile::open(disk, path)?;
         let foreign = |what: String| Err(WalError::Foreign { path: file.path.clone(), what });
         let header = file.header;
         if header.log != log {

@@ -1,17 +1,14 @@
 //! A segment: one file of the log, and how it is made ready.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::{Advice, fadvise};
 use towline_protocol::frame::SegmentIdentity;
 use towline_protocol::lsn::Lsn;
 use towline_protocol::record::HeaderSeed;
 
-use crate::disk::Disk;
+use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{AtPath, WalError};
 use crate::header::{FORMAT_VERSION, HEADER_PAGE_LEN, SegmentHeader};
 use crate::map::{Mapping, share};
@@ -31,7 +28,7 @@ pub(crate) struct Segment {
     pub(crate) path: PathBuf,
     pub(crate) header: SegmentHeader,
     pub(crate) seed: HeaderSeed,
-    file: File,
+    file: Arc<dyn DiskFile>,
     /// Mapped while it is, or was a moment ago, written. Cold segments are read with pread, so
     /// that a bad block is an error and not a signal.
     mapping: Option<Arc<Mapping>>,
@@ -40,15 +37,15 @@ pub(crate) struct Segment {
 impl Segment {
     /// Opens a segment's file.
     pub(crate) fn open(disk: &Arc<dyn Disk>, path: &Path, mapped: bool) -> Result<Self, WalError> {
-        let file = OpenOptions::new().read(true).write(true).open(path).at("opening", path)?;
-        let header = read_header(&file, path)?;
-        let len = file.metadata().at("reading", path)?.len();
+        let file = disk.open(path, Access::ReadWrite).at("opening", path)?;
+        let header = read_header(&*file, path)?;
+        let len = file.len().at("reading", path)?;
         let size = header.size.bytes();
         if len > size || (mapped && len != size) {
             let what = format!("it has {len} bytes, its header says {size}");
             return Err(WalError::Foreign { path: path.to_owned(), what });
         }
-        let mapping = if mapped { Some(Arc::new(map(&file, path, size)?)) } else { None };
+        let mapping = if mapped { Some(map(&*file, path, size)?) } else { None };
         let (disk, path) = (Arc::clone(disk), path.to_owned());
         Ok(Self { disk, path, header, seed: header.seed(), file, mapping })
     }
@@ -69,9 +66,9 @@ impl Segment {
 
     /// The same file under another header: a ready segment that another epoch takes.
     pub(crate) fn with_header(&self, header: SegmentHeader) -> Result<Self, WalError> {
-        self.file.write_all_at(&header.encode(), 0).at("writing", &self.path)?;
+        self.file.write_at(&header.encode(), 0).at("writing", &self.path)?;
         self.sync()?;
-        let file = self.file.try_clone().at("opening", &self.path)?;
+        let file = Arc::clone(&self.file);
         let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
         let mapping = self.mapping.clone();
         Ok(Self { disk, path, header, seed: header.seed(), file, mapping })
@@ -129,24 +126,22 @@ impl Segment {
     /// to the disk even if the kernel believes it has done so.
     pub(crate) fn rewrite(&self, at: Lsn, bytes: &[u8]) -> Result<(), WalError> {
         let offset = at.distance_from(self.header.base);
-        self.file.write_all_at(bytes, offset).at("rewriting", &self.path)
+        self.file.write_at(bytes, offset).at("rewriting", &self.path)
     }
 
     /// fdatasync: everything stored so far is on the disk on return.
     pub(crate) fn sync(&self) -> Result<(), WalError> {
-        self.disk.sync(&self.file).at("syncing", &self.path)
+        self.file.sync().at("syncing", &self.path)
     }
 }
 
-fn map(file: &File, path: &Path, size: u64) -> Result<Mapping, WalError> {
-    // As for the mapping's own advice: before the first page is read.
-    let _ = fadvise(file, 0, None, Advice::Random);
+fn map(file: &dyn DiskFile, path: &Path, size: u64) -> Result<Arc<Mapping>, WalError> {
     let len = usize::try_from(size).unwrap_or(usize::MAX);
-    Mapping::new(file, len).at("mapping", path)
+    file.map(len).at("mapping", path)
 }
 
 /// Reads and checks a file's header page.
-pub(crate) fn read_header(file: &File, path: &Path) -> Result<SegmentHeader, WalError> {
+pub(crate) fn read_header(file: &dyn DiskFile, path: &Path) -> Result<SegmentHeader, WalError> {
     let mut page = vec![0; HEADER_PAGE_LEN];
     let corrupt = |what: String| WalError::Foreign { path: path.to_owned(), what };
     file.read_exact_at(&mut page, 0).map_err(|error| corrupt(format!("no header: {error}")))?;
@@ -160,13 +155,5 @@ pub(crate) fn read_header(file: &File, path: &Path) -> Result<SegmentHeader, Wal
 
 /// Makes a segment's file: its header, and zeros behind it.
 pub(crate) fn create(disk: &dyn Disk, path: &Path, header: &SegmentHeader) -> Result<(), WalError> {
-    let created = disk.create(path, &header.encode(), header.size.bytes());
-    created.map_err(|error| no_space(path, error))
-}
-
-fn no_space(path: &Path, error: std::io::Error) -> WalError {
-    if error.kind() == std::io::ErrorKind::StorageFull {
-        return WalError::NoSpace(format!("{}: {error}", path.display()));
-    }
-    WalError::Io { what: "preparing", path: path.to_owned(), source: error }
+    disk.create(path, &header.encode(), header.size.bytes()).at("preparing", path)
 }

@@ -83,7 +83,7 @@ impl Log {
             }
             // Everything published is flushed, so `lsn` lies behind a reservation in flight.
             let tail = self.tail();
-            if lsn > tail.reserved {
+            if lsn > tail.reserved || (tail.in_flight.is_empty() && self.appended() < lsn) {
                 return Err(WalError::NoBoundary(lsn));
             }
             if self.appended() < lsn {

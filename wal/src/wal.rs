@@ -1,16 +1,15 @@
 //! The handle of an open log: opening, closing, and the threads in between.
 
-use std::fs::File;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use towline_protocol::lsn::Lsn;
 
 use crate::cursor::{Cursor, Level};
-use crate::disk::{Disk, FileDisk};
+use crate::disk::{Disk, DiskLock, FileDisk};
 use crate::error::{AtPath, WalError};
 use crate::log::Log;
 use crate::recovery::Report;
@@ -22,13 +21,21 @@ pub struct Options {
     pub expect_durable: Lsn,
     /// Where salvage bundles go; `salvage` in the log's folder if `None`.
     pub salvage_dir: Option<PathBuf>,
-    /// Who answers the log's rare calls.
+    /// Who answers the log's calls.
     pub disk: Arc<dyn Disk>,
+    /// Whether the log has threads that sync and that make segments ready. Without them, whoever
+    /// waits for either does it himself, a failure is told at once, and the log reads no clock.
+    pub threads: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { expect_durable: Lsn::ZERO, salvage_dir: None, disk: Arc::new(FileDisk) }
+        Self {
+            expect_durable: Lsn::ZERO,
+            salvage_dir: None,
+            disk: Arc::new(FileDisk),
+            threads: true,
+        }
     }
 }
 
@@ -41,7 +48,7 @@ pub struct Wal {
     log: Arc<Log>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// The lock on the folder; `None` once closed.
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<Box<dyn DiskLock>>>,
 }
 
 impl Deref for Wal {
@@ -58,13 +65,16 @@ impl Wal {
     /// # Errors
     /// [`WalError`]; unless it is a torn tail being cut, nothing in the folder was changed.
     pub fn open(dir: &Path, options: Options) -> Result<(Arc<Self>, Report), WalError> {
-        let started = Instant::now();
+        let threads = options.threads;
+        let started = threads.then(Instant::now);
         let (recovered, lock, mut report) = crate::recovery::recover(dir, &options)?;
-        let log = Arc::new(Log::new(dir, options.disk, recovered));
+        let log = Arc::new(Log::new(dir, options, recovered));
         let wal = Self { log, threads: Mutex::default(), lock: Mutex::new(Some(lock)) };
-        wal.spawn("wal-sync", crate::sync::run)?;
-        wal.spawn("wal-provision", crate::provision::run)?;
-        report.took = started.elapsed();
+        if threads {
+            wal.spawn("wal-sync", crate::sync::run)?;
+            wal.spawn("wal-provision", crate::provision::run)?;
+        }
+        report.took = started.map_or(Duration::ZERO, |started| started.elapsed());
         Ok((Arc::new(wal), report))
     }
 

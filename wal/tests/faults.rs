@@ -3,79 +3,45 @@
 
 mod support;
 
-use std::fs::File;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{append, begin, contents, founded, opened, payload, payloads};
+use support::{append, begin, contents, founding, payload, payloads};
 use towline_protocol::record::RecordKind;
-use towline_wal::{Disk, FileDisk, Options, Wal, WalError};
+use towline_wal::simulated::SimDisk;
+use towline_wal::{Options, Wal, WalError, found_on};
 
-/// A disk whose syncs and whose room can be taken away.
-#[derive(Debug, Default)]
-struct FaultyDisk {
-    syncs_fail: AtomicBool,
-    full: AtomicBool,
+const DIR: &str = "/node/log";
+
+fn founded_disk() -> SimDisk {
+    let disk = SimDisk::new(1);
+    found_on(&disk, Path::new(DIR), &founding("a")).unwrap();
+    disk
 }
 
-impl Disk for FaultyDisk {
-    fn create(&self, path: &Path, header: &[u8], len: u64) -> io::Result<()> {
-        if self.full.load(Ordering::SeqCst) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        FileDisk.create(path, header, len)
-    }
-
-    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        FileDisk.write(path, content)
-    }
-
-    fn sync(&self, file: &File) -> io::Result<()> {
-        if self.syncs_fail.load(Ordering::SeqCst) {
-            return Err(io::Error::from_raw_os_error(5));
-        }
-        FileDisk.sync(file)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        FileDisk.rename(from, to)
-    }
-
-    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        FileDisk.hard_link(from, to)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        FileDisk.sync_dir(dir)
-    }
-}
-
-fn open_on(disk: &Arc<FaultyDisk>, dir: &Path) -> Arc<Wal> {
-    let disk: Arc<dyn Disk> = Arc::clone(disk) as Arc<dyn Disk>;
-    Wal::open(dir, Options { disk, ..Options::default() }).unwrap().0
+fn open_on(disk: &SimDisk) -> Arc<Wal> {
+    let disk = Arc::new(disk.clone());
+    Wal::open(Path::new(DIR), Options { disk, ..Options::default() }).unwrap().0
 }
 
 #[test]
 fn a_failed_sync_poisons_the_log_for_good_and_reads_go_on() {
-    let (_folder, dir) = founded("a");
-    let disk = Arc::new(FaultyDisk::default());
-    let wal = open_on(&disk, &dir);
+    let disk = founded_disk();
+    let wal = open_on(&disk);
     begin(&wal, 1);
     for number in 0..10 {
         append(&wal, &payload(number));
     }
     let flushed = wal.flush().unwrap();
-    disk.syncs_fail.store(true, Ordering::SeqCst);
+    disk.fail_syncs(u32::MAX);
     let lost = match wal.append(RecordKind::Data, 0, &payload(10)) {
         Ok(appended) => appended,
         Err(error) => panic!("the sync has not failed yet: {error}"),
     };
     assert!(matches!(wal.wait_flushed(lost.end), Err(WalError::Poisoned(_))));
     // The disk is well again; the log must not believe it.
-    disk.syncs_fail.store(false, Ordering::SeqCst);
+    disk.fail_syncs(0);
     assert!(matches!(wal.flush(), Err(WalError::Poisoned(_))));
     let refused = wal.append(RecordKind::Data, 0, b"more");
     assert!(matches!(refused, Err(WalError::Poisoned(_))));
@@ -84,7 +50,7 @@ fn a_failed_sync_poisons_the_log_for_good_and_reads_go_on() {
     assert!(wal.poisoned().is_some());
     drop(wal);
     // What was flushed is there; the rest may be, and is durable then.
-    let wal = opened(&dir);
+    let wal = open_on(&disk);
     let found = contents(&wal);
     assert!(found == payloads(0..10) || found == payloads(0..11));
     assert!(wal.poisoned().is_none());
@@ -92,16 +58,15 @@ fn a_failed_sync_poisons_the_log_for_good_and_reads_go_on() {
 
 #[test]
 fn a_full_disk_holds_appends_up_and_loses_nothing() {
-    let (_folder, dir) = founded("a");
-    let disk = Arc::new(FaultyDisk::default());
-    let wal = open_on(&disk, &dir);
+    let disk = founded_disk();
+    let wal = open_on(&disk);
     begin(&wal, 1);
-    disk.full.store(true, Ordering::SeqCst);
+    disk.set_full(true);
     let back = {
-        let disk = Arc::clone(&disk);
+        let disk = disk.clone();
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(500));
-            disk.full.store(false, Ordering::SeqCst);
+            disk.set_full(false);
         })
     };
     let started = Instant::now();

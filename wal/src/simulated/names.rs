@@ -1,0 +1,184 @@
+//! The names on the disk, and the changes of them that are not durable yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Bound;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use super::inode::Inode;
+use super::random::Random;
+
+/// What has a name.
+#[derive(Clone, Debug)]
+pub(super) enum Node {
+    Folder,
+    File(Arc<Mutex<Inode>>),
+}
+
+type Table = BTreeMap<PathBuf, Node>;
+
+/// One change: what lost its name and what got one.
+#[derive(Debug)]
+struct Change {
+    taken: Option<PathBuf>,
+    given: Option<(PathBuf, Node)>,
+}
+
+impl Change {
+    fn folders(&self) -> impl Iterator<Item = &Path> {
+        let paths = self.taken.iter().chain(self.given.iter().map(|(path, _)| path));
+        paths.map(|path| folder_of(path))
+    }
+
+    fn apply(&self, table: &mut Table) {
+        if let Some(path) = &self.taken {
+            table.remove(path);
+        }
+        if let Some((path, node)) = &self.given {
+            table.insert(path.clone(), node.clone());
+        }
+    }
+}
+
+/// All names of a disk.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    seen: Table,
+    durable: Table,
+    /// The changes that no sync of a folder has covered, oldest first.
+    journal: Vec<Change>,
+}
+
+/// A path in the one form the tables use.
+pub(super) fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|part| !matches!(part, Component::CurDir)).collect()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+fn is_root(path: &Path) -> bool {
+    path.parent().is_none()
+}
+
+impl Names {
+    pub(super) fn get(&self, path: &Path) -> Option<&Node> {
+        self.seen.get(path)
+    }
+
+    pub(super) fn file(&self, path: &Path) -> io::Result<Arc<Mutex<Inode>>> {
+        match self.seen.get(path) {
+            Some(Node::File(inode)) => Ok(Arc::clone(inode)),
+            Some(Node::Folder) => Err(io::ErrorKind::IsADirectory.into()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    pub(super) fn check_folder(&self, path: &Path) -> io::Result<()> {
+        match self.seen.get(path) {
+            _ if is_root(path) => Ok(()),
+            Some(Node::Folder) => Ok(()),
+            Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    pub(super) fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        self.check_folder(dir)?;
+        let behind = (Bound::Excluded(dir), Bound::Unbounded);
+        let below =
+            self.seen.range::<Path, _>(behind).take_while(|(path, _)| path.starts_with(dir));
+        let here = below.filter(|(path, _)| folder_of(path) == dir);
+        Ok(here.map(|(path, _)| path.clone()).collect())
+    }
+
+    fn change(&mut self, change: Change) -> io::Result<()> {
+        if let Some((path, _)) = &change.given {
+            self.check_folder(folder_of(path))?;
+        }
+        change.apply(&mut self.seen);
+        self.journal.push(change);
+        Ok(())
+    }
+
+    pub(super) fn give(&mut self, path: &Path, node: Node) -> io::Result<()> {
+        self.change(Change { taken: None, given: Some((path.to_owned(), node)) })
+    }
+
+    pub(super) fn take(&mut self, path: &Path) -> io::Result<()> {
+        self.file(path)?;
+        self.change(Change { taken: Some(path.to_owned()), given: None })
+    }
+
+    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let node = Node::File(self.file(from)?);
+        self.change(Change { taken: Some(from.to_owned()), given: Some((to.to_owned(), node)) })
+    }
+
+    /// Makes the changes of a folder durable, and of other folders only what these need: the
+    /// changes before one that touches both.
+    pub(super) fn sync(&mut self, dir: &Path) -> io::Result<()> {
+        self.check_folder(dir)?;
+        let mut synced: BTreeSet<PathBuf> = BTreeSet::from([dir.to_owned()]);
+        let mut covered = vec![false; self.journal.len()];
+        for (change, covered) in self.journal.iter().zip(&mut covered).rev() {
+            if change.folders().any(|folder| synced.contains(folder)) {
+                synced.extend(change.folders().map(Path::to_owned));
+                *covered = true;
+            }
+        }
+        let mut covered = covered.into_iter();
+        let durable = &mut self.durable;
+        self.journal.retain(|change| {
+            let is_covered = covered.next().unwrap_or_default();
+            if is_covered {
+                change.apply(durable);
+            }
+            !is_covered
+        });
+        Ok(())
+    }
+
+    /// The power fails: of each folder's changes the oldest are kept.
+    pub(super) fn power_cut(&mut self, random: &mut Random) {
+        let kept = random.below(5);
+        let mut ended: BTreeSet<PathBuf> = BTreeSet::new();
+        for change in std::mem::take(&mut self.journal) {
+            let is_behind = change.folders().any(|folder| ended.contains(folder));
+            if is_behind || random.below(4) >= kept {
+                ended.extend(change.folders().map(Path::to_owned));
+            } else {
+                change.apply(&mut self.durable);
+            }
+        }
+        // What lies in a folder goes with its name. A folder comes before what lies in it.
+        let mut reached = Table::new();
+        for (path, node) in std::mem::take(&mut self.durable) {
+            let folder = folder_of(&path);
+            if is_root(folder) || matches!(reached.get(folder), Some(Node::Folder)) {
+                reached.insert(path, node);
+            }
+        }
+        self.seen = reached.clone();
+        self.durable = reached;
+    }
+
+    /// Every file that has a name, or has one on the disk; some twice.
+    pub(super) fn inodes(&self) -> impl Iterator<Item = &Arc<Mutex<Inode>>> {
+        let changed = self.journal.iter().filter_map(|change| change.given.as_ref());
+        let nodes = self.seen.values().chain(self.durable.values());
+        nodes.chain(changed.map(|(_, node)| node)).filter_map(|node| match node {
+            Node::File(inode) => Some(inode),
+            Node::Folder => None,
+        })
+    }
+
+    pub(super) fn durable_files(&self) -> impl Iterator<Item = (&PathBuf, &Arc<Mutex<Inode>>)> {
+        self.durable.iter().filter_map(|(path, node)| match node {
+            Node::File(inode) => Some((path, inode)),
+            Node::Folder => None,
+        })
+    }
+}

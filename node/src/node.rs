@@ -13,7 +13,7 @@ use towline_protocol::id::{LogId, NodeId};
 use towline_protocol::lsn::Lsn;
 use towline_protocol::machine::{Identity, Machine, RoleView, Stored};
 use towline_transport::Endpoint;
-use towline_wal::{Control, Role, Wal};
+use towline_wal::{Control, Disk, Role, Wal};
 
 use crate::config::{NodeConfig, Peer};
 use crate::engine::Engine;
@@ -74,7 +74,7 @@ impl Node {
         engine: Arc<dyn Engine>,
         hook: Arc<dyn PromotionHook>,
     ) -> Result<Self, NodeError> {
-        let (log, dir, control) = founded(&config)?;
+        let (log, dir, control) = founded(&platform, &config)?;
         let mut options = log_options(&platform, &config);
         // The engine holds nothing that was not flushed here: less is a loss, not a torn tail.
         options.expect_durable = engine.applied();
@@ -119,7 +119,7 @@ impl Node {
     /// # Errors
     /// [`NodeError`], as [`Node::start`] would give it.
     pub fn check_folder(config: &NodeConfig) -> Result<(), NodeError> {
-        founded(config).map(|_| ())
+        founded(&Platform::real(), config).map(|_| ())
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -324,18 +324,22 @@ impl Node {
 }
 
 /// The log of this node, where it lies, and what its control file says.
-fn founded(config: &NodeConfig) -> Result<(LogId, PathBuf, Control), NodeError> {
-    let log = the_log(&config.data_dir)?;
+fn founded(
+    platform: &Platform,
+    config: &NodeConfig,
+) -> Result<(LogId, PathBuf, Control), NodeError> {
+    let disk = platform.disk();
+    let log = the_log(&*disk, &config.data_dir)?;
     let dir = log_dir(&config.data_dir, log);
-    let control = towline_wal::read_control(&dir)?;
+    let control = towline_wal::read_control_on(&*disk, &dir)?;
     belongs(config, &dir, &control)?;
     Ok((log, dir, control))
 }
 
 /// The one log below a data folder.
-fn the_log(data_dir: &Path) -> Result<LogId, NodeError> {
+fn the_log(disk: &dyn Disk, data_dir: &Path) -> Result<LogId, NodeError> {
     let parent = data_dir.join("logs");
-    let found = match std::fs::read_dir(&parent) {
+    let found = match disk.list(&parent) {
         Ok(found) => found,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(NodeError::NotFounded(data_dir.to_owned()));
@@ -345,7 +349,7 @@ fn the_log(data_dir: &Path) -> Result<LogId, NodeError> {
         }
     };
     let logs: Vec<LogId> =
-        found.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        found.iter().filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect();
     match logs.as_slice() {
         [] => Err(NodeError::NotFounded(data_dir.to_owned())),
         [log] => Ok(*log),
@@ -391,6 +395,7 @@ pub(crate) fn log_options(platform: &Platform, config: &NodeConfig) -> towline_w
     towline_wal::Options {
         salvage_dir: Some(salvage_dir(config)),
         disk: platform.disk(),
+        threads: platform.has_threads(),
         ..Default::default()
     }
 }

@@ -99,8 +99,7 @@ impl Cluster {
             let repl = address.to_string();
             peers.insert(*name, Peer { resp: repl.clone(), repl });
             let random = random.fork(name.as_str());
-            let disk = HostDisk::new(&random);
-            disk.found(&Founding {
+            let founding = Founding {
                 cluster: CLUSTER,
                 cluster_name: "simulated".to_owned(),
                 log: LOG,
@@ -109,7 +108,8 @@ impl Cluster {
                 segment_size: SEGMENT,
                 role: if n == 0 { Role::Primary } else { Role::Replica },
                 voters: voters.clone(),
-            });
+            };
+            let disk = HostDisk::found(random.fork("disk").next(), &founding);
             let engine = Arc::new(List::new(*name, Arc::clone(&ledger)));
             let life = watch::Sender::new(0);
             let state = Mutex::new(State { random, engine, node: None, life });
@@ -151,7 +151,7 @@ impl Cluster {
         let config = NodeConfig {
             cluster: "simulated".to_owned(),
             node: member.name,
-            data_dir: member.disk.data_dir(),
+            data_dir: member.disk.data_dir().to_owned(),
             listen: member.address,
             peers: self.peers.clone(),
             tls: TlsFiles { ca: PathBuf::new(), cert: PathBuf::new(), key: PathBuf::new() },

@@ -1,35 +1,60 @@
-//! A node's disk.
+//! A node's disk, with its log.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use towline_wal::{Disk, FileDisk, Founding};
+use towline_protocol::id::LogId;
+use towline_protocol::lsn::Lsn;
+use towline_wal::simulated::SimDisk;
+use towline_wal::{Disk, Founding, ReadRecord, WalError};
 
 use crate::cluster::End;
-use crate::random::Random;
 
-/// A node's disk.
+/// Where a node's folder lies on its disk.
+const DATA_DIR: &str = "/towline";
+
+/// A node's disk, with its log.
 pub(crate) struct HostDisk {
-    folder: tempfile::TempDir,
+    disk: SimDisk,
+    log: LogId,
 }
 
 impl HostDisk {
-    pub(crate) fn new(_random: &Random) -> Self {
-        Self { folder: tempfile::tempdir_in("/dev/shm").expect("tmp") }
+    /// A new disk with a log that is founded and empty.
+    pub(crate) fn found(seed: u64, founding: &Founding) -> Self {
+        let found = Self { disk: SimDisk::new(seed), log: founding.log };
+        towline_wal::found_on(&found.disk, &found.log_dir(), founding).expect("the disk is empty");
+        found
     }
 
-    pub(crate) fn data_dir(&self) -> PathBuf {
-        self.folder.path().to_owned()
+    pub(crate) fn data_dir(&self) -> &'static Path {
+        Path::new(DATA_DIR)
     }
 
-    pub(crate) fn found(&self, founding: &Founding) {
-        let dir = self.data_dir().join("logs").join(founding.log.to_string());
-        towline_wal::found(&dir, founding).expect("founds");
+    fn log_dir(&self) -> PathBuf {
+        self.data_dir().join("logs").join(self.log.to_string())
     }
 
     pub(crate) fn disk(&self) -> Arc<dyn Disk> {
-        Arc::new(FileDisk)
+        Arc::new(self.disk.clone())
     }
 
-    pub(crate) fn end(&self, _how: End) {}
+    /// The process ends.
+    pub(crate) fn end(&self, how: End) {
+        match how {
+            End::Kill => self.disk.kill(),
+            End::PowerCut => self.disk.power_cut(),
+        }
+    }
+
+    /// Every record of the log: where it ends, of what kind it is, and what it holds.
+    pub(crate) fn records(&self) -> Result<Vec<(Lsn, String, Vec<u8>)>, WalError> {
+        let reader = towline_wal::read_log_on(&self.disk, &self.log_dir())?;
+        let record = |read: Result<ReadRecord, WalError>| {
+            let record = read?;
+            let header = record.header;
+            Ok((header.end(), format!("{:?}", header.kind), record.payload.to_vec()))
+        };
+        reader.map(record).collect()
+    }
 }

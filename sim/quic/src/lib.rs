@@ -13,13 +13,17 @@ mod disk;
 mod engine;
 mod ledger;
 mod nemesis;
+mod logs;
 mod network;
+mod panics;
 mod random;
 mod run;
 mod socket;
 mod trace;
 
+pub use panics::{command, name_seed, report_panics};
 pub use run::{Outcome, run};
+pub use trace::Prints;
 
 /// Credentials for the nodes of every run; made once, because keys take time.
 #[must_use]

@@ -13,7 +13,7 @@ use crate::cluster::Cluster;
 use crate::nemesis::trouble;
 use crate::network::Weather;
 use crate::random::Random;
-use crate::trace::Trace;
+use crate::trace::{Prints, Trace};
 
 /// How long a cluster in peace may take to open again and to commit.
 const REOPEN: Duration = Duration::from_secs(30);
@@ -40,16 +40,18 @@ pub struct Outcome {
 /// # Panics
 /// If the system gives it no runtime.
 #[must_use]
-pub fn run(seed: u64, credentials: &[Credentials], prints: bool) -> Outcome {
+pub fn run(seed: u64, credentials: &[Credentials], prints: Prints) -> Outcome {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true);
     #[cfg(tokio_unstable)]
     builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
     let runtime = builder.build().expect("a runtime without I/O needs nothing of the system");
+    let logs = matches!(prints, Prints::Events | Prints::Packets);
+    let _logs = logs.then(crate::logs::print);
     runtime.block_on(play(seed, credentials, prints))
 }
 
-async fn play(seed: u64, credentials: &[Credentials], prints: bool) -> Outcome {
+async fn play(seed: u64, credentials: &[Credentials], prints: Prints) -> Outcome {
     let trace = Trace::new(prints);
     let mut random = Random::new(seed);
     let size = if random.chance(250) { 5 } else { 3 };

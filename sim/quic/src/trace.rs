@@ -8,11 +8,24 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// What of a run is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prints {
+    /// Only how it ended.
+    Nothing,
+    /// The number of its trace.
+    Hash,
+    /// What clients and faults did, and what nodes log.
+    Events,
+    /// The packets, too.
+    Packets,
+}
+
 /// The trace of one run. Clones write to the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Trace {
     begun: Instant,
-    prints: bool,
+    prints: Prints,
     written: Arc<Mutex<Written>>,
 }
 
@@ -24,7 +37,7 @@ struct Written {
 
 impl Trace {
     /// A trace that begins now; it prints its events if it is told to.
-    pub(crate) fn new(prints: bool) -> Self {
+    pub(crate) fn new(prints: Prints) -> Self {
         let written = Written { hash: DefaultHasher::new(), packets: 0 };
         Self { begun: Instant::now(), prints, written: Arc::new(Mutex::new(written)) }
     }
@@ -38,13 +51,16 @@ impl Trace {
     pub(crate) fn packet(&self, from: SocketAddr, to: SocketAddr, len: usize) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         written.packets += 1;
+        if self.prints == Prints::Packets {
+            println!("{:10.3} {from} to {to}: {len}", self.elapsed().as_secs_f64());
+        }
         (self.elapsed(), from, to, len).hash(&mut written.hash);
     }
 
     /// Something else happened.
     pub(crate) fn event(&self, what: impl Display) {
         let (at, what) = (self.elapsed(), what.to_string());
-        if self.prints {
+        if matches!(self.prints, Prints::Events | Prints::Packets) {
             println!("{:10.3} {what}", at.as_secs_f64());
         }
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);

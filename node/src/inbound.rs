@@ -19,9 +19,12 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Takes connections until the node stops.
 pub(crate) async fn accept(shared: Arc<Shared>) {
+    let stopped = shared.stopped();
+    tokio::pin!(stopped);
     loop {
         let accepted = tokio::select! {
-            () = shared.stopped() => return,
+            biased;
+            () = &mut stopped => return,
             accepted = shared.endpoint.accept() => accepted,
         };
         match accepted {

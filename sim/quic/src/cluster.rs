@@ -16,7 +16,7 @@ use towline_protocol::voters::{Voter, Voters};
 use towline_transport::{Credentials, TransportConfig};
 use towline_wal::{Founding, Role};
 
-use crate::disk::HostDisk;
+use crate::disk::{HostDisk, LoggedRecord};
 use crate::engine::List;
 use crate::ledger::Ledger;
 use crate::network::Network;
@@ -260,6 +260,27 @@ impl Cluster {
         for member in &self.members {
             let state = member.state();
             self.ledger.settle(member.name, &state.engine.applied());
+        }
+    }
+
+    /// Compares the logs of nodes that are stopped, record by record, and each with its engine.
+    pub(crate) fn compare_logs(&self) {
+        let mut first: Option<Vec<LoggedRecord>> = None;
+        for member in &self.members {
+            let records = match member.disk.records() {
+                Ok(records) => records,
+                Err(error) => {
+                    self.ledger.violated(format!("the log of {}: {error}", member.name));
+                    continue;
+                }
+            };
+            let logged = records.iter().filter_map(LoggedRecord::value);
+            if !logged.eq(member.state().engine.applied().iter().copied()) {
+                self.ledger.violated(format!("{}: log and engine differ", member.name));
+            }
+            if *first.get_or_insert_with(|| records.clone()) != records {
+                self.ledger.violated(format!("the log of {} differs", member.name));
+            }
         }
     }
 }

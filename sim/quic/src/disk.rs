@@ -5,13 +5,32 @@ use std::sync::Arc;
 
 use towline_protocol::id::LogId;
 use towline_protocol::lsn::Lsn;
+use towline_protocol::record::RecordKind;
 use towline_wal::simulated::SimDisk;
 use towline_wal::{Disk, Founding, ReadRecord, WalError};
 
 use crate::cluster::End;
+use crate::engine::value_of;
 
 /// Where a node's folder lies on its disk.
 const DATA_DIR: &str = "/towline";
+
+/// A record as it lies in a log. How far that log was durable when it was made, which differs from
+/// node to node, is left out.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct LoggedRecord {
+    end: Lsn,
+    kind: RecordKind,
+    payload: Vec<u8>,
+}
+
+impl LoggedRecord {
+    /// Where it ends and the value it holds, if it is an engine's.
+    pub(crate) fn value(&self) -> Option<(Lsn, u64)> {
+        let value = value_of(&self.payload).filter(|_| self.kind == RecordKind::Data)?;
+        Some((self.end, value))
+    }
+}
 
 /// A node's disk, with its log.
 pub(crate) struct HostDisk {
@@ -47,13 +66,13 @@ impl HostDisk {
         }
     }
 
-    /// Every record of the log: where it ends, of what kind it is, and what it holds.
-    pub(crate) fn records(&self) -> Result<Vec<(Lsn, String, Vec<u8>)>, WalError> {
+    /// Every record of the log.
+    pub(crate) fn records(&self) -> Result<Vec<LoggedRecord>, WalError> {
         let reader = towline_wal::read_log_on(&self.disk, &self.log_dir())?;
         let record = |read: Result<ReadRecord, WalError>| {
             let record = read?;
-            let header = record.header;
-            Ok((header.end(), format!("{:?}", header.kind), record.payload.to_vec()))
+            let (end, kind) = (record.header.end(), record.header.kind);
+            Ok(LoggedRecord { end, kind, payload: record.payload.to_vec() })
         };
         reader.map(record).collect()
     }

@@ -16,7 +16,7 @@ pub(crate) fn payload(value: u64, len: usize) -> Vec<u8> {
 }
 
 /// The value of a record, if it is whole.
-fn value_of(payload: &[u8]) -> Option<u64> {
+pub(crate) fn value_of(payload: &[u8]) -> Option<u64> {
     let value = u64::from_le_bytes(payload.get(..8)?.try_into().ok()?);
     (self::payload(value, payload.len()) == payload).then_some(value)
 }

@@ -12,6 +12,7 @@ use crate::clients::client;
 use crate::cluster::Cluster;
 use crate::nemesis::trouble;
 use crate::network::Weather;
+use crate::panics::panics;
 use crate::random::Random;
 use crate::trace::{Prints, Trace};
 
@@ -92,6 +93,12 @@ async fn play(seed: u64, credentials: &[Credentials], prints: Prints) -> Outcome
     let virtual_time = trace.elapsed();
     for n in 0..size {
         cluster.stop(n).await;
+    }
+    if cluster.ledger.violations().is_empty() {
+        cluster.compare_logs();
+    }
+    if panics() > 0 {
+        cluster.ledger.violated(format!("{} panics", panics()));
     }
     let (hash, packets) = trace.sum();
     Outcome {

@@ -143,7 +143,7 @@ async fn blocking(
     step: impl FnOnce(&Shared) -> Result<(), towline_wal::WalError> + Send + 'static,
 ) {
     let on = Arc::clone(shared);
-    match tokio::task::spawn_blocking(move || step(&on)).await {
+    match shared.platform.blocking(move || step(&on)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => shared.fail(format!("{what}: {error}")),
         Err(panicked) => shared.fail(format!("{what}: {panicked}")),

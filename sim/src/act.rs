@@ -294,12 +294,7 @@ impl World {
                 .update_control(|control| control.committed = control.committed.max(committed))?;
         }
         let saved = &mut self.nodes[node].store.engine;
-<<<<<<< HEAD
-        *saved =
-            if twice { crate::engine::Engine { applied: saved.applied, ..engine } } else { engine };
-=======
         *saved = Engine { applied: if twice { saved.applied } else { engine.applied }, ..engine };
->>>>>>> sim
         Ok(())
     }
 }

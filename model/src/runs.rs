@@ -147,7 +147,6 @@ fn deeper() -> Vec<Setting> {
         Setting { reads: Reads::Round, ..three("reads by round, two failovers, a crash") },
         Setting { crashes: 0, reads: Reads::Lease, ..three("reads by lease, two failovers") },
         Setting { crashes: 1, ..exchange("one of three voters changes, a crash") },
-        Setting { epochs: 3, ..exchange("one of three voters changes, then a failover") },
         Setting { crashes: 1, ..replace("one of two disks is replaced, two failovers, a crash") },
         Setting { epochs: 4, writes: 2, ..chain("one voter moves to another disk, two writes") },
         Setting { sets: grown, ..three("a third voter, W = 1, a crash") },

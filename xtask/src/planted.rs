@@ -1,4 +1,5 @@
-//! `cargo xtask planted protocol`: every bug that is built in on purpose is caught by the simulator.
+//! `cargo xtask planted protocol`: every bug that is built in on purpose is caught by the
+//! simulator.
 //!
 //! The bugs of the rules are in the code of the product, behind `--cfg towline_planted`; a build of
 //! its own, in a folder of its own, has them, and each run switches one of them on.

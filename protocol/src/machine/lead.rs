@@ -320,8 +320,9 @@ impl Machine {
     }
 
     /// Without its quorum, and until it is open, a primary asks where the voters stand: whoever
-    /// replaced it has no reason to call on it, and none of its replicas may be left to tell it. Once a voter is known to
-    /// obey a higher epoch, and nobody leads in it for a while, it takes a new one.
+    /// replaced it has no reason to call on it, and none of its replicas may be left to tell it.
+    /// Once a voter is known to obey a higher epoch, and nobody leads in it for a while, it takes
+    /// a new one.
     pub(super) fn keep_leading(&mut self) {
         if self.keep_handing_over() {
             return;

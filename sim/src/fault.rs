@@ -17,7 +17,7 @@ impl World {
         self.at(pause_ms, Event::Fault);
         let n = self.nodes.len() as u64;
         let (a, b) = (self.rng.below(n) as usize, self.rng.below(n) as usize);
-        match self.rng.below(24) {
+        match self.rng.below(28) {
             0 | 1 => self.crash_for_a_while(a),
             2 => (0..self.nodes.len()).for_each(|node| self.crash_for_a_while(node)),
             3 => {

@@ -34,11 +34,11 @@ impl World {
     /// Something an operator does on a cluster that works.
     pub(crate) fn operate(&mut self) {
         let Some(primary) = self.open_primary() else { return };
-        match self.rng.below(5) {
-            0 | 1 => self.hand_over(primary),
-            2 => self.grant(primary),
-            3 => self.change_voters(primary),
-            _ => self.change_lease(primary),
+        match self.rng.below(4) {
+            0 if self.leases => self.change_lease(primary),
+            1 | 2 if self.changes => self.change_voters(primary),
+            3 => self.grant(primary),
+            _ => self.hand_over(primary),
         }
     }
 
@@ -89,9 +89,6 @@ impl World {
 
     /// Other voters: the primary, and some of the rest.
     fn change_voters(&mut self, primary: usize) {
-        if !self.changes {
-            return;
-        }
         let mut members = Vec::new();
         for node in 0..self.nodes.len() {
             if node == primary || self.rng.chance(70) {
@@ -109,11 +106,17 @@ impl World {
         self.pump(primary);
     }
 
-    fn change_lease(&mut self, primary: usize) {
-        if !self.leases {
-            return;
+    /// From the start where reads go by leases.
+    pub(crate) fn want_lease(&mut self) {
+        if self.leases && self.lease_ms == 0 && self.rng.chance(20) {
+            if let Some(primary) = self.open_primary() {
+                self.change_lease(primary);
+            }
         }
-        self.lease_ms = if self.rng.chance(80) { self.rng.range(60, 200) as u32 } else { 0 };
+    }
+
+    fn change_lease(&mut self, primary: usize) {
+        self.lease_ms = if self.rng.chance(90) { self.rng.range(60, 300) as u32 } else { 0 };
         let (now_ms, lease_ms) = (self.local_ms(primary), self.lease_ms);
         if let Some(up) = self.up(primary) {
             let voters = up.machine.voters().clone();

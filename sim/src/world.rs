@@ -114,6 +114,8 @@ pub(crate) struct World {
     /// Whether reads may go by leases, and the length the operator wants.
     pub(crate) leases: bool,
     pub(crate) lease_ms: u32,
+    /// How many of a hundred writes are large.
+    pub(crate) large: u64,
     /// How often the operator looked since a primary was open.
     pub(crate) looked: u64,
     /// No more faults.
@@ -147,6 +149,7 @@ impl World {
             spare: spare(&voters),
             changes: rng.chance(20),
             leases: rng.chance(25),
+            large: [3, 3, 3, 10, 70][rng.below(5) as usize],
             lease_ms: 0,
             checks: Checks::new(voters.clone(), &lives),
             rng,

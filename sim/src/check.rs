@@ -24,7 +24,6 @@ const LOOKED_FOR: usize = 40;
 
 #[derive(Debug)]
 pub(crate) struct Checks {
-    founding: Voters,
     lives: Vec<DiskLife>,
     /// By node: which of the lives is the one it has.
     current: Vec<usize>,
@@ -50,7 +49,6 @@ impl Checks {
     pub(crate) fn new(voters: Voters, lives: &[Incarnation]) -> Self {
         let founded = lives.iter().enumerate().map(|(node, life)| DiskLife::new(node, *life));
         Self {
-            founding: voters.clone(),
             lives: founded.collect(),
             current: (0..lives.len()).collect(),
             committed: Vec::new(),
@@ -322,15 +320,10 @@ impl Checks {
         }
     }
 
-    /// Who votes by what is committed, and in which life of its disk.
-    pub(crate) fn votes(&self, node: usize) -> bool {
-        let life = &self.lives[self.current[node]];
-        let founding = self.founding.members().iter().any(|voter| index(voter.node) == node);
-        let counts = self
-            .voters
-            .members()
-            .iter()
-            .any(|voter| index(voter.node) == node && voter.incarnation == life.incarnation);
-        counts || !founding
+    /// Whether the node's disk is the one that counts, by what is committed, or need not count.
+    pub(crate) fn counts(&self, node: usize) -> bool {
+        let life = self.incarnation(node);
+        let voter = self.voters.members().iter().find(|voter| index(voter.node) == node);
+        voter.is_none_or(|voter| voter.incarnation == life)
     }
 }

@@ -17,7 +17,7 @@ impl World {
         self.at(pause_ms, Event::Fault);
         let n = self.nodes.len() as u64;
         let (a, b) = (self.rng.below(n) as usize, self.rng.below(n) as usize);
-        match self.rng.below(24) {
+        match self.rng.below(28) {
             0 | 1 => self.crash_for_a_while(a),
             2 => (0..self.nodes.len()).for_each(|node| self.crash_for_a_while(node)),
             3 => {
@@ -191,7 +191,7 @@ impl World {
     /// them must meet every fence set, and be enough to go on.
     fn may_destroy(&mut self, node: usize) -> bool {
         let votes = self.voters.get(name(node)).is_some();
-        if self.nodes[node].replaced || self.nodes[node].store.rotten {
+        if self.changes || self.nodes[node].replaced || self.nodes[node].store.rotten {
             return false;
         }
         if votes && self.spare == 0 {

@@ -69,6 +69,7 @@ pub fn on_violation(report: fn(u64, Option<Plant>, &str)) {
 #[must_use]
 pub fn run(seed: u64, plant: Option<Plant>, tells: bool) -> Option<Ran> {
     RUNNING.set(Some((seed, plant)));
+    Plant::into_rules(plant);
     let ran = catch_unwind(AssertUnwindSafe(|| World::new(seed, plant, tells).run()));
     RUNNING.set(None);
     ran.ok()

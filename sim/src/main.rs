@@ -86,7 +86,7 @@ fn main() -> ExitCode {
         Task::Hashes => print_hashes(&arguments),
         Task::CheckTwice => check_twice(&arguments),
         Task::ListPlants => {
-            Plant::ALL.iter().for_each(|plant| println!("{plant}"));
+            Plant::all().iter().for_each(|plant| println!("{plant}"));
             true
         }
         Task::Plant(plant) => find(*plant),
@@ -165,7 +165,9 @@ fn check_twice(arguments: &Arguments) -> bool {
 }
 
 fn find(plant: Plant) -> bool {
-    let _runs = (0..PLANT_SEEDS).map(|seed| run(seed, Some(plant), false)).count();
+    for seed in 0..PLANT_SEEDS {
+        let _ran = run(seed, Some(plant), false);
+    }
     println!("{plant}: NOT found within {PLANT_SEEDS} seeds");
     false
 }
@@ -177,5 +179,6 @@ fn find_all() -> bool {
         let mut finding = std::process::Command::new(&this);
         finding.args(["--plant", &plant.to_string()]).status().is_ok_and(|status| status.success())
     };
-    Plant::ALL.iter().fold(true, |fine, plant| find(plant) && fine)
+    let all = Plant::all();
+    all.iter().filter(|plant| find(plant)).count() == all.len()
 }

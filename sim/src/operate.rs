@@ -2,13 +2,16 @@
 
 use towline_protocol::id::NodeId;
 use towline_protocol::machine::{Change, Failover};
+use towline_protocol::voters::{Voter, Voters};
 use towline_wal::Role;
 
-use crate::node::name;
+use crate::node::{Running, name};
 use crate::world::{Event, World};
 
 /// How often the operator looks, once the faults are over, in ms.
 const LOOK_MS: u64 = 150;
+/// After so many looks without a primary the operator acts.
+const PATIENCE_LOOKS: u64 = 8;
 
 impl World {
     pub(crate) fn promote(&mut self, node: usize) {
@@ -32,9 +35,10 @@ impl World {
     pub(crate) fn operate(&mut self) {
         let Some(primary) = self.open_primary() else { return };
         match self.rng.below(4) {
-            0 | 1 => self.hand_over(primary),
-            2 => self.grant(primary),
-            _ => self.change_lease(primary),
+            0 if self.leases => self.change_lease(primary),
+            1 | 2 if self.changes => self.change_voters(primary),
+            3 => self.grant(primary),
+            _ => self.hand_over(primary),
         }
     }
 
@@ -51,7 +55,7 @@ impl World {
 
     /// Lets a new disk of a voter count.
     fn grant(&mut self, primary: usize) {
-        let waiting = (0..self.nodes.len()).find(|node| !self.checks.votes(*node));
+        let waiting = (0..self.nodes.len()).find(|node| !self.checks.counts(*node));
         let Some(node) = waiting else { return };
         let incarnation = self.checks.incarnation(node);
         let now_ms = self.local_ms(primary);
@@ -66,11 +70,53 @@ impl World {
         self.pump(primary);
     }
 
-    fn change_lease(&mut self, primary: usize) {
-        if !self.leases {
-            return;
+    /// Where every voter commits no primary opens while one of them has another disk.
+    fn grant_by_failover(&mut self) {
+        let waiting = (0..self.nodes.len()).find(|node| !self.checks.counts(*node));
+        let Some(waiting) = waiting else { return };
+        let grant = Some((name(waiting), self.checks.incarnation(waiting)));
+        let able =
+            |node: &usize| self.nodes[*node].up.as_ref().is_some_and(|up| up.machine.votes());
+        let Some(node) = (0..self.nodes.len()).find(able) else { return };
+        let now_ms = self.local_ms(node);
+        if let Some(up) = self.up(node) {
+            let how = Failover { force: true, grant, ..Failover::default() };
+            let refused = up.machine.promote(how, now_ms).err();
+            self.say(|_| format!("n{node} is promoted to grant n{waiting}: {refused:?}"));
         }
-        self.lease_ms = if self.rng.chance(80) { self.rng.range(60, 200) as u32 } else { 0 };
+        self.pump(node);
+    }
+
+    /// Other voters: the primary, and some of the rest.
+    fn change_voters(&mut self, primary: usize) {
+        let mut members = Vec::new();
+        for node in 0..self.nodes.len() {
+            if node == primary || self.rng.chance(70) {
+                let incarnation = self.checks.incarnation(node);
+                members.push(Voter { node: name(node), incarnation, zone: String::new() });
+            }
+        }
+        let w = self.rng.chance(20).then(|| self.rng.range(1, members.len() as u64) as u8);
+        let voters = Voters::new(members, w).expect("1 to 5 voters");
+        let (now_ms, lease_ms) = (self.local_ms(primary), self.lease_ms);
+        if let Some(up) = self.up(primary) {
+            let refused = up.machine.change(Change { voters, lease_ms }, now_ms).err();
+            self.say(|_| format!("n{primary} changes the voters: {refused:?}"));
+        }
+        self.pump(primary);
+    }
+
+    /// From the start where reads go by leases.
+    pub(crate) fn want_lease(&mut self) {
+        if self.leases && self.lease_ms == 0 && self.rng.chance(20) {
+            if let Some(primary) = self.open_primary() {
+                self.change_lease(primary);
+            }
+        }
+    }
+
+    fn change_lease(&mut self, primary: usize) {
+        self.lease_ms = if self.rng.chance(90) { self.rng.range(60, 300) as u32 } else { 0 };
         let (now_ms, lease_ms) = (self.local_ms(primary), self.lease_ms);
         if let Some(up) = self.up(primary) {
             let voters = up.machine.voters().clone();
@@ -98,17 +144,24 @@ impl World {
         self.at(LOOK_MS, Event::Operator);
     }
 
-    /// Lets new disks count, and promotes a node if none would lead by itself.
+    /// Lets new disks count, and promotes a node if none would lead by itself. Nodes that try are
+    /// left the time they need: who promotes all the time keeps a cluster from opening.
     pub(crate) fn look_after(&mut self) {
         self.at(LOOK_MS, Event::Operator);
         if let Some(primary) = self.open_primary() {
+            self.looked = 0;
             return self.grant(primary);
         }
-        let up = self.nodes.iter().filter_map(|node| node.up.as_ref());
-        let claims = |up: &crate::node::Running| {
-            up.wal.control().role == Role::Primary && up.machine.votes()
-        };
-        if !up.into_iter().any(|up| claims(up)) {
+        self.looked += 1;
+        if self.looked % PATIENCE_LOOKS != 0 {
+            return;
+        }
+        let mut up = self.nodes.iter().filter_map(|node| node.up.as_deref());
+        let claimed =
+            up.any(|up: &Running| up.wal.control().role == Role::Primary && up.machine.votes());
+        if (0..self.nodes.len()).any(|node| !self.checks.counts(node)) {
+            self.grant_by_failover();
+        } else if !claimed {
             let node = self.rng.below(self.nodes.len() as u64) as usize;
             self.promote(node);
         }

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A bug of the driver. Those of the rules are `towline_protocol::planted`'s.
+use towline_protocol::planted::Bug;
+
+/// A bug of the driver, or one of the rules.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Plant {
     /// A node says that records are flushed when they are only appended.
@@ -44,11 +46,13 @@ pub enum Plant {
     AnswersBehindTheEnd,
     /// A read does not wait until what it saw is committed.
     ReadOfUnflushed,
+    /// A bug in the rules. They hold it only in a build with `--cfg towline_planted`.
+    Rules(Bug),
 }
 
 impl Plant {
-    /// All of them.
-    pub const ALL: [Self; 19] = [
+    /// Those of the driver.
+    const OF_THE_DRIVER: [Self; 19] = [
         Self::AckBeforeFlush,
         Self::FenceNotWritten,
         Self::AckAfterFence,
@@ -69,11 +73,35 @@ impl Plant {
         Self::AnswersBehindTheEnd,
         Self::ReadOfUnflushed,
     ];
+
+    /// All that this build holds.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let mut all = Self::OF_THE_DRIVER.to_vec();
+        if cfg!(towline_planted) {
+            all.extend(Bug::ALL.map(Self::Rules));
+        }
+        all
+    }
+
+    /// Builds the bug of `plant` into the rules, or takes it out again.
+    pub(crate) fn into_rules(plant: Option<Self>) {
+        #[cfg(towline_planted)]
+        towline_protocol::planted::plant(match plant {
+            Some(Self::Rules(bug)) => Some(bug),
+            _ => None,
+        });
+        #[cfg(not(towline_planted))]
+        let _ = plant;
+    }
 }
 
 impl fmt::Display for Plant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}")
+        match self {
+            Self::Rules(bug) => write!(f, "rules:{bug:?}"),
+            plant => write!(f, "{plant:?}"),
+        }
     }
 }
 
@@ -81,7 +109,7 @@ impl FromStr for Plant {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|plant| plant.to_string() == name);
+        let found = Self::all().into_iter().find(|plant| plant.to_string() == name);
         found.ok_or_else(|| format!("no planted bug is called {name}"))
     }
 }

@@ -109,9 +109,15 @@ pub(crate) struct World {
     pub(crate) voters: Voters,
     /// How many voters' disks may still be destroyed.
     pub(crate) spare: u64,
+    /// Whether the operator changes who votes; no disk is destroyed then.
+    pub(crate) changes: bool,
     /// Whether reads may go by leases, and the length the operator wants.
     pub(crate) leases: bool,
     pub(crate) lease_ms: u32,
+    /// How many of a hundred writes are large.
+    pub(crate) large: u64,
+    /// How often the operator looked since a primary was open.
+    pub(crate) looked: u64,
     /// No more faults.
     pub(crate) quiet: bool,
     /// Kept for the next payload.
@@ -140,8 +146,10 @@ impl World {
             now_ms: 0,
             queue: BinaryHeap::with_capacity(256),
             order: 0,
-            spare: (voters.n() - voters.w()).min(voters.w() - 1) as u64,
+            spare: spare(&voters),
+            changes: rng.chance(20),
             leases: rng.chance(25),
+            large: [3, 3, 3, 10, 70][rng.below(5) as usize],
             lease_ms: 0,
             checks: Checks::new(voters.clone(), &lives),
             rng,
@@ -149,6 +157,7 @@ impl World {
             net,
             plant,
             voters,
+            looked: 0,
             quiet: false,
             payload: Vec::new(),
             trace: seed,
@@ -262,7 +271,7 @@ impl World {
     fn is_well(&self, since: Lsn) -> bool {
         let end = self.checks.end();
         let all = |(at, node): (usize, &Node)| {
-            self.checks.votes(at)
+            self.checks.counts(at)
                 && node
                     .up
                     .as_ref()
@@ -376,7 +385,7 @@ impl World {
                 continue;
             };
             text += &format!(
-                "; n{} {:?} fence {} last {} end {} committed {} applied {} votes {}",
+                "; n{} {:?} fence {} last {} end {} committed {} applied {} counts {}",
                 index(node.name),
                 up.machine.role(),
                 up.machine.fence(),
@@ -384,11 +393,18 @@ impl World {
                 up.wal.appended(),
                 up.machine.committed(),
                 up.engine.applied,
-                self.checks.votes(at),
+                self.checks.counts(at),
             );
         }
         text
     }
+}
+
+/// How many voters' disks may be destroyed: R must be left to fence, and W to commit, though where
+/// all commit one may be missing until it is granted.
+fn spare(voters: &Voters) -> u64 {
+    let to_commit = (voters.n() - voters.w()).max(1);
+    to_commit.min(voters.w() - 1) as u64
 }
 
 /// A node on a new disk, with a clock and a configuration of its own. At times that is an old

@@ -60,7 +60,7 @@ fn a_seed_is_one_schedule_here_and_in_another_process() {
 #[test]
 fn every_planted_bug_is_found() {
     on_violation(note);
-    for plant in Plant::ALL {
+    for plant in Plant::all() {
         let found = (0..PLANT_SEEDS).find(|seed| run(*seed, Some(plant), false).is_none());
         assert!(found.is_some(), "{plant} is not found");
     }

@@ -210,6 +210,8 @@ pub struct Machine {
     role: Role,
     actions: VecDeque<Action>,
     now_ms: u64,
+    /// When [`Machine::handle_timeout`] was called last.
+    ticked_ms: u64,
 }
 
 impl Machine {
@@ -238,6 +240,7 @@ impl Machine {
             role: Role::Following(Following::default()),
             actions: VecDeque::new(),
             now_ms,
+            ticked_ms: now_ms,
         };
         machine.promise_again();
         machine.handle_timeout(now_ms);
@@ -249,13 +252,14 @@ impl Machine {
         self.actions.pop_front()
     }
 
-    /// When [`Machine::handle_timeout`] wants to be called next, in milliseconds.
+    /// When [`Machine::handle_timeout`] wants to be called next, in milliseconds. Calls in between
+    /// may move it; one that comes late, or too often, does no harm.
     #[must_use]
     pub fn poll_timeout(&self) -> u64 {
-        let pace = self.now_ms + self.timing.heartbeat_ms;
+        let pace = self.ticked_ms + self.timing.heartbeat_ms;
         match &self.role {
             Role::Quarantined(_) => u64::MAX,
-            _ if self.owed.is_some() => pace.min(self.promised_ms.max(self.now_ms + 1)),
+            _ if self.owed.is_some() => pace.min(self.promised_ms),
             _ => pace,
         }
     }
@@ -263,6 +267,7 @@ impl Machine {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
+        self.ticked_ms = self.now_ms;
         self.pay_fenced();
         match &mut self.role {
             Role::Following(_) => self.claim_if_alone(),

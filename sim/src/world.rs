@@ -364,8 +364,10 @@ impl World {
     fn tick(&mut self, node: usize) -> Result<(), WalError> {
         let now_ms = self.local_ms(node);
         let life = self.nodes[node].life;
-        self.at(TIMING.heartbeat_ms, Event::Tick(node, life));
-        self.running(node).machine.handle_timeout(now_ms);
+        let machine = &mut self.running(node).machine;
+        machine.handle_timeout(now_ms);
+        let due_ms = machine.poll_timeout().saturating_sub(now_ms).clamp(1, TIMING.heartbeat_ms);
+        self.at(due_ms, Event::Tick(node, life));
         self.drop_silent(node);
         self.beat(node)?;
         self.acknowledge(node);

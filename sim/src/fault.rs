@@ -17,6 +17,9 @@ impl World {
         self.at(pause_ms, Event::Fault);
         let n = self.nodes.len() as u64;
         let (a, b) = (self.rng.below(n) as usize, self.rng.below(n) as usize);
+        if self.leases && self.rng.chance(30) {
+            return self.replace_unheard(b);
+        }
         match self.rng.below(28) {
             0 | 1 => self.crash_for_a_while(a),
             2 => (0..self.nodes.len()).for_each(|node| self.crash_for_a_while(node)),
@@ -142,6 +145,21 @@ impl World {
         if self.rng.chance(60) && node != other {
             self.promote(other);
         }
+    }
+
+    /// The primary is out of reach and goes on reading, while another takes over. At times the
+    /// others have just started, and remember no promise.
+    fn replace_unheard(&mut self, other: usize) {
+        let Some(primary) = self.open_primary().filter(|primary| *primary != other) else { return };
+        for peer in 0..self.nodes.len() {
+            self.cut_for_a_while(primary, peer);
+            self.cut_for_a_while(peer, primary);
+            if peer != primary && self.rng.chance(30) {
+                self.crash(peer, false);
+                self.restart(peer);
+            }
+        }
+        self.promote(other);
     }
 
     /// Two halves that see each other only through one node.

@@ -24,7 +24,7 @@ impl World {
         self.pump(node);
     }
 
-    fn open_primary(&self) -> Option<usize> {
+    pub(crate) fn open_primary(&self) -> Option<usize> {
         let mut open = (0..self.nodes.len())
             .filter_map(|node| self.nodes[node].open_epoch().map(|epoch| (epoch, node)));
         let first = open.next()?;

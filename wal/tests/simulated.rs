@@ -252,8 +252,8 @@ fn a_killed_process_loses_nothing_it_appended() {
     }
 }
 
-/// A name that a dead process gave and did not sync is only in the page cache: whoever opens the log
-/// next finds the file and would flush into it.
+/// A name that a dead process gave and did not sync is only in the page cache: whoever opens the
+/// log next finds the file and would flush into it.
 #[test]
 fn what_is_flushed_after_a_death_anywhere_outlives_a_power_cut() {
     for (seed, calls) in (0..60).flat_map(|calls| [(calls, calls), (calls + 500, calls)]) {

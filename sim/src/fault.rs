@@ -149,11 +149,17 @@ impl World {
 
     /// The primary is out of reach and goes on reading, while another takes over. At times the
     /// others have just started, and remember no promise.
-    fn replace_unheard(&mut self, other: usize) {
+    pub(crate) fn replace_unheard(&mut self, other: usize) {
         let Some(primary) = self.open_primary().filter(|primary| *primary != other) else { return };
-        for peer in 0..self.nodes.len() {
-            self.cut_for_a_while(primary, peer);
-            self.cut_for_a_while(peer, primary);
+        if self.rng.chance(40) {
+            // What reached it before the cut it handles late.
+            self.pause(primary);
+        }
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != primary) {
+            for (from, to) in [(primary, peer), (peer, primary)] {
+                self.net.cut(from, to);
+                self.at(2 * TIMING.candidate_ms, Event::Mend(from, to));
+            }
             if peer != primary && self.rng.chance(30) {
                 self.crash(peer, false);
                 self.restart(peer);

@@ -96,12 +96,16 @@ impl World {
                 members.push(Voter { node: name(node), incarnation, zone: String::new() });
             }
         }
-        let w = self.rng.chance(20).then(|| self.rng.range(1, members.len() as u64) as u8);
+        let w = self.rng.chance(50).then(|| self.rng.range(1, members.len() as u64) as u8);
         let voters = Voters::new(members, w).expect("1 to 5 voters");
         let (now_ms, lease_ms) = (self.local_ms(primary), self.lease_ms);
         if let Some(up) = self.up(primary) {
             let refused = up.machine.change(Change { voters, lease_ms }, now_ms).err();
             self.say(|_| format!("n{primary} changes the voters: {refused:?}"));
+        }
+        if self.rng.chance(60) {
+            // Cut off as soon as the change may be committed, before anybody is told.
+            self.soon(120, Event::Unheard);
         }
         self.pump(primary);
     }

@@ -41,6 +41,8 @@ pub(crate) enum Event {
     Client,
     Fault,
     Operator,
+    /// A primary is cut off and replaced.
+    Unheard,
 }
 
 impl Event {
@@ -63,7 +65,8 @@ impl Event {
             | Self::Wake(_)
             | Self::Client
             | Self::Fault
-            | Self::Operator => None,
+            | Self::Operator
+            | Self::Unheard => None,
         }
     }
 }
@@ -235,6 +238,10 @@ impl World {
             Event::Client => self.client(),
             Event::Fault => self.fault(),
             Event::Operator => self.look_after(),
+            Event::Unheard if !self.quiet => {
+                let other = self.rng.below(self.nodes.len() as u64) as usize;
+                self.replace_unheard(other);
+            }
             Event::Restart(node) if self.nodes[node].up.is_none() => self.restart(node),
             Event::Room(node) => self.make_room(node),
             Event::Mend(from, to) => self.net.mend(from, to),

@@ -196,7 +196,7 @@ impl Machine {
         if let Err(reason) = verdict {
             return self.fail_candidacy(Failure::Vetoed(reason));
         }
-        let accepted_loss = candidate.survivors.is_some() && !planted(Bug::LossNotSaid);
+        let accepted_loss = candidate.survivors.is_some();
         match self.next_terms(epoch) {
             Err(error) => self.fail_candidacy(Failure::Voters(error)),
             Ok(terms) => {

@@ -167,7 +167,7 @@ impl Machine {
         let cut_off = start.is_some_and(|start| start.first >= to);
         let alone = older.last().is_none_or(|older| older.r() == 1);
         let voided = newest.voids(from, epoch.incarnation) && alone;
-        voided && cut_off && !planted(Bug::ReplacedDiskObeyed)
+        voided && cut_off
     }
 
     fn quarantine_cut(&mut self, epoch: Epoch, to: Lsn) -> Decision {
@@ -218,8 +218,7 @@ impl Machine {
     /// sent them.
     #[must_use]
     pub fn accepts(&self, epoch: Epoch) -> bool {
-        let fenced = epoch == self.fence || planted(Bug::RecordsOfOldEpoch);
-        self.session().is_some_and(|session| session.epoch == epoch && fenced)
+        self.session().is_some_and(|session| session.epoch == epoch && epoch == self.fence)
     }
 
     /// The primary's news. `false` if it is not, or no longer, this node's primary.
@@ -248,7 +247,7 @@ impl Machine {
     pub fn ack(&self) -> Option<(Epoch, Ack)> {
         let session = self.session()?;
         let obeyed = session.epoch == self.fence_durable && session.epoch == self.fence;
-        if !obeyed && !planted(Bug::AckOutlivesFence) {
+        if !obeyed {
             return None;
         }
         let ack = Ack {

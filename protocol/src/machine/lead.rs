@@ -220,7 +220,7 @@ impl Machine {
         // More than was ever appended is a lie or a bug; counting it would commit the future.
         let ordered = ack.applied <= ack.flushed && ack.flushed <= ack.received;
         let possible = ordered && ack.received <= self.appended && ack.seen <= leading.number;
-        if (epoch != leading.epoch && !planted(Bug::EchoWithoutEpoch)) || !possible {
+        if epoch != leading.epoch || !possible {
             return false;
         }
         leading.tally.merge(from, ack, self.now_ms);
@@ -248,7 +248,7 @@ impl Machine {
     /// included (Raft §5.4.2: what an older epoch left behind commits only with it).
     pub(super) fn count(&mut self) {
         let Role::Leading(leading) = &mut self.role else { return };
-        if leading.epoch != self.fence && !planted(Bug::FencedPrimaryCounts) {
+        if leading.epoch != self.fence {
             return; // Fenced: not even the own flush counts any more.
         }
         let committed = leading.tally.committed(self.flushed);

@@ -48,8 +48,8 @@ impl Shared {
         let wal = self.wal();
         let applier = Applier::start(Arc::clone(self), Arc::clone(&wal))?;
         let flushes = tokio::spawn(report_flushes(Arc::clone(self), Arc::clone(&wal)));
-        let syncer = (!self.platform.has_threads())
-            .then(|| tokio::spawn(sync(self.platform.clone(), wal)));
+        let syncer =
+            (!self.platform.has_threads()).then(|| tokio::spawn(sync(self.platform.clone(), wal)));
         let mut opening = self.opening.write().unwrap_or_else(PoisonError::into_inner);
         opening.running = Some(Running { applier, flushes, syncer });
         Ok(())

@@ -73,7 +73,8 @@ async fn read(cluster: &Cluster, at: &OpenNode) {
     let mut applied = at.node.watch_applied();
     let reached = applied.wait_for(|applied| *applied >= settled);
     if timeout(APPLY_TIMEOUT, reached).await.is_ok_and(|reached| reached.is_ok()) {
-        let seen = at.engine.applied().last().map_or(towline_protocol::lsn::Lsn::ZERO, |last| last.0);
+        let seen =
+            at.engine.applied().last().map_or(towline_protocol::lsn::Lsn::ZERO, |last| last.0);
         cluster.ledger.read(call, at.node.id(), at.epoch, seen);
     }
 }

@@ -143,7 +143,8 @@ impl Cluster {
     /// The open node of the highest epoch.
     pub(crate) fn leading(&self) -> Option<usize> {
         let open = |member: &Member| member.state().node.as_ref()?.leadership().borrow().open;
-        let open = self.members.iter().enumerate().filter_map(|(n, member)| Some((open(member)?, n)));
+        let open =
+            self.members.iter().enumerate().filter_map(|(n, member)| Some((open(member)?, n)));
         open.max().map(|(_, n)| n)
     }
 

@@ -93,7 +93,9 @@ async fn usurp(cluster: &Cluster, random: &mut Random) {
     let old = primary(cluster, random);
     let new = another(cluster, random, old);
     let (hears, heard) = [(false, false), (true, false), (false, true)][random.below(3) as usize];
-    cluster.trace.event(format_args!("{new} usurps {old}, which hears: {hears}, is heard: {heard}"));
+    cluster
+        .trace
+        .event(format_args!("{new} usurps {old}, which hears: {hears}, is heard: {heard}"));
     for other in (0..cluster.size()).filter(|other| *other != old) {
         if !heard {
             cluster.network.cut(cluster.address(old), cluster.address(other));

@@ -26,8 +26,7 @@ pub(crate) struct Weather {
 
 impl Weather {
     /// A network that is well.
-    pub(crate) const CLEAR: Self =
-        Self { lost: 1, doubled: 1, delayed: 2, way_us: (300, 2_000) };
+    pub(crate) const CLEAR: Self = Self { lost: 1, doubled: 1, delayed: 2, way_us: (300, 2_000) };
     /// One that is not.
     pub(crate) const STORM: Self =
         Self { lost: 250, doubled: 30, delayed: 100, way_us: (1_000, 40_000) };
@@ -159,7 +158,8 @@ impl Network {
     ) -> Result<Datagram, Option<Duration>> {
         let now = Instant::now();
         let mut wires = self.wires();
-        let Some(host) = wires.hosts.get_mut(&host).filter(|host| host.plugged && host.life == life)
+        let Some(host) =
+            wires.hosts.get_mut(&host).filter(|host| host.plugged && host.life == life)
         else {
             return Err(None);
         };

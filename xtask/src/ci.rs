@@ -28,7 +28,7 @@ enum Done {
 /// A name, by which it is rerun alone, and what it does.
 type Step = (&'static str, fn() -> Result<Done>);
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     ("tools", || {
         tools::prepare();
         Ok(Done::Passed)
@@ -41,6 +41,10 @@ const STEPS: [Step; 10] = [
     }),
     ("doc", doc),
     ("test", || cargo_step(&["test", "--workspace", "--profile", PROFILE, "--quiet"])),
+    ("sim-quic", || {
+        let what = ["run", "--quiet", "-p", "towline-sim-quic", "--profile", PROFILE];
+        cargo_step(&[&what[..], &["--", "--seeds", "0..50"]].concat())
+    }),
     ("demo", || demo_loop::repeat(2, false, PROFILE).map(|()| Done::Passed)),
     ("strace", strace),
     ("clients", clients),

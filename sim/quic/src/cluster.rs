@@ -173,7 +173,16 @@ impl Cluster {
         self.trace.event(format_args!("{} starts", member.name));
         match Node::start_on(platform, config, engine, Arc::new(NoHook)).await {
             Ok(node) => member.state().node = Some(node),
-            Err(error) => self.ledger.violated(format!("{} does not start: {error}", member.name)),
+            Err(error) => {
+                self.network.unplug(member.address);
+                let what = format!("{} does not start: {error}", member.name);
+                // An operator tries again.
+                if member.disk.fails() {
+                    self.trace.event(what)
+                } else {
+                    self.ledger.violated(what)
+                }
+            }
         }
     }
 
@@ -204,6 +213,37 @@ impl Cluster {
         let holds = state.engine.applied().len() as u64;
         let keep = if state.random.chance(500) { holds } else { state.random.below(holds + 1) };
         state.engine = Arc::new(state.engine.reborn(keep as usize));
+    }
+
+    /// The next sync on a node's disk fails.
+    pub(crate) fn fail_a_sync(&self, n: usize) {
+        let member = &self.members[n];
+        self.trace.event(format_args!("{}: the next sync fails", member.name));
+        member.disk.fail_a_sync();
+    }
+
+    /// A node's disk is full, or has room again.
+    pub(crate) fn set_full(&self, n: usize, full: bool) {
+        let member = &self.members[n];
+        self.trace.event(format_args!("{}: its disk is full: {full}", member.name));
+        member.disk.set_full(full);
+    }
+
+    /// No disk fails any more. A node that its disk made give up only a restart helps, and it
+    /// gets one; no other may have given up.
+    pub(crate) fn mend_disks(&self) {
+        for (n, member) in self.members.iter().enumerate() {
+            let node = member.state().node.clone();
+            let failed =
+                node.is_some_and(|node| node.status().leadership.state == NodeState::Failed);
+            if failed && !member.disk.fails() {
+                self.ledger.violated(format!("{} failed:\n{}", member.name, self.report()));
+            }
+            if failed {
+                self.end(n, End::Kill);
+            }
+            member.disk.mend();
+        }
     }
 
     /// Stops a node in order.

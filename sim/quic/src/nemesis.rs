@@ -45,8 +45,18 @@ async fn fault(cluster: Arc<Cluster>, mut random: Random) {
             mend_later(&cluster, &mut random).await;
         }
         40..48 => storm(&cluster, &mut random).await,
-        48..62 => failover(&cluster, n, random.chance(700)).await,
-        62..80 => usurp(&cluster, &mut random).await,
+        48..51 => {
+            cluster.fail_a_sync(n);
+            sleep(random.millis(50, 1_000)).await;
+            down(&cluster, &mut random, n, End::PowerCut).await;
+        }
+        51..53 => {
+            cluster.set_full(n, true);
+            sleep(random.millis(50, 3_000)).await;
+            cluster.set_full(n, false);
+        }
+        53..64 => failover(&cluster, n, random.chance(700)).await,
+        64..80 => usurp(&cluster, &mut random).await,
         80..92 => overtake(&cluster, &mut random).await,
         _ => restart(&cluster, &mut random, n).await,
     }

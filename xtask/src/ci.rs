@@ -28,7 +28,7 @@ enum Done {
 /// A name, by which it is rerun alone, and what it does.
 type Step = (&'static str, fn() -> Result<Done>);
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     ("tools", || {
         tools::prepare();
         Ok(Done::Passed)
@@ -42,6 +42,7 @@ const STEPS: [Step; 13] = [
     ("doc", doc),
     ("test", || cargo_step(&["test", "--workspace", "--profile", PROFILE, "--quiet"])),
     ("sim", || simulate("towline-sim", "0..2000")),
+    ("sim-quic", || simulate("towline-sim-quic", "0..50")),
     ("planted", || planted::check(PROFILE).map(|()| Done::Passed)),
     ("model", || model::check(false, PROFILE).map(|()| Done::Passed)),
     ("demo", || demo_loop::repeat(2, false, PROFILE).map(|()| Done::Passed)),

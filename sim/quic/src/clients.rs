@@ -11,7 +11,7 @@ use crate::engine::payload;
 use crate::random::Random;
 
 /// The longest pause between two calls of a client, in milliseconds.
-const PAUSE_MS: u64 = 120;
+const PAUSE_MS: u64 = 80;
 /// How long a read waits for the engine, once it knows that its node leads.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest usual record, and a rare one, in bytes.

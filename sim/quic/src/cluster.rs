@@ -54,6 +54,8 @@ struct State {
     random: Random,
     engine: Arc<List>,
     node: Option<Node>,
+    /// Whether its process is about to end in order; until then none can take its place.
+    stopping: bool,
     /// Grows with every life; whoever waits for a node learns of its end.
     life: watch::Sender<u64>,
 }
@@ -112,7 +114,7 @@ impl Cluster {
             let disk = HostDisk::found(random.fork("disk").next(), &founding);
             let engine = Arc::new(List::new(*name, Arc::clone(&ledger)));
             let life = watch::Sender::new(0);
-            let state = Mutex::new(State { random, engine, node: None, life });
+            let state = Mutex::new(State { random, engine, node: None, stopping: false, life });
             members.push(Member {
                 name: *name,
                 address,
@@ -138,12 +140,20 @@ impl Cluster {
         self.members[n].state().node.clone()
     }
 
+    /// The open node of the highest epoch.
+    pub(crate) fn leading(&self) -> Option<usize> {
+        let open = |member: &Member| member.state().node.as_ref()?.leadership().borrow().open;
+        let open =
+            self.members.iter().enumerate().filter_map(|(n, member)| Some((open(member)?, n)));
+        open.max().map(|(_, n)| n)
+    }
+
     /// Starts a node's process, unless it runs.
     pub(crate) async fn start(&self, n: usize) {
         let member = &self.members[n];
         let (platform, engine) = {
             let mut state = member.state();
-            if state.node.is_some() {
+            if state.node.is_some() || state.stopping {
                 return;
             }
             (self.platform(member, &mut state.random), Arc::clone(&state.engine))
@@ -163,19 +173,30 @@ impl Cluster {
         self.trace.event(format_args!("{} starts", member.name));
         match Node::start_on(platform, config, engine, Arc::new(NoHook)).await {
             Ok(node) => member.state().node = Some(node),
-            Err(error) => self.ledger.violated(format!("{} does not start: {error}", member.name)),
+            Err(error) => {
+                self.network.unplug(member.address);
+                let what = format!("{} does not start: {error}", member.name);
+                // An operator tries again.
+                if member.disk.fails() {
+                    self.trace.event(what)
+                } else {
+                    self.ledger.violated(what)
+                }
+            }
         }
     }
 
     fn platform(&self, member: &Member, random: &mut Random) -> Platform {
-        let delays = Mutex::new(random.fork("syncs"));
+        let seed = random.next();
+        let delays = Mutex::new(Random::new(seed));
+        let slow = random.chance(150);
         let transport = TransportConfig { rng_seed: Some(random.bytes()), ..Default::default() };
         Platform::simulated(Simulated {
             disk: member.disk.disk(),
             socket: Socket::plug(&self.network, member.address),
             credentials: member.credentials.clone(),
             transport,
-            sync_delay: Box::new(move || sync_delay(&mut lock(&delays))),
+            sync_delay: Box::new(move || sync_delay(&mut lock(&delays), slow)),
         })
     }
 
@@ -194,13 +215,51 @@ impl Cluster {
         state.engine = Arc::new(state.engine.reborn(keep as usize));
     }
 
+    /// The next sync on a node's disk fails.
+    pub(crate) fn fail_a_sync(&self, n: usize) {
+        let member = &self.members[n];
+        self.trace.event(format_args!("{}: the next sync fails", member.name));
+        member.disk.fail_a_sync();
+    }
+
+    /// A node's disk is full, or has room again.
+    pub(crate) fn set_full(&self, n: usize, full: bool) {
+        let member = &self.members[n];
+        self.trace.event(format_args!("{}: its disk is full: {full}", member.name));
+        member.disk.set_full(full);
+    }
+
+    /// No disk fails any more. A node that its disk made give up only a restart helps, and it
+    /// gets one; no other may have given up.
+    pub(crate) fn mend_disks(&self) {
+        for (n, member) in self.members.iter().enumerate() {
+            let node = member.state().node.clone();
+            let failed =
+                node.is_some_and(|node| node.status().leadership.state == NodeState::Failed);
+            if failed && !member.disk.fails() {
+                self.ledger.violated(format!("{} failed:\n{}", member.name, self.report()));
+            }
+            if failed {
+                self.end(n, End::Kill);
+            }
+            member.disk.mend();
+        }
+    }
+
     /// Stops a node in order.
     pub(crate) async fn stop(&self, n: usize) {
         let member = &self.members[n];
-        let Some(node) = member.state().node.take() else { return };
+        let node = {
+            let mut state = member.state();
+            state.stopping |= state.node.is_some();
+            state.node.take()
+        };
+        let Some(node) = node else { return };
         node.shutdown().await;
         self.network.unplug(member.address);
-        member.state().life.send_modify(|life| *life += 1);
+        let mut state = member.state();
+        state.stopping = false;
+        state.life.send_modify(|life| *life += 1);
     }
 
     /// The nodes that say they are open; more than one while a primary does not know yet that it
@@ -306,6 +365,6 @@ pub(crate) const fn cluster_id() -> ClusterId {
 }
 
 /// Mostly that of a good disk; sometimes one that is busy.
-const fn sync_delay(random: &mut Random) -> Duration {
-    if random.chance(20) { random.millis(20, 200) } else { random.micros(200, 3_000) }
+const fn sync_delay(random: &mut Random, slow: bool) -> Duration {
+    if slow || random.chance(20) { random.millis(20, 200) } else { random.micros(200, 3_000) }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use towline_protocol::id::LogId;
 use towline_protocol::lsn::Lsn;
@@ -36,12 +37,15 @@ impl LoggedRecord {
 pub(crate) struct HostDisk {
     disk: SimDisk,
     log: LogId,
+    /// Whether it was made to fail: then a node may fail, too.
+    fails: AtomicBool,
 }
 
 impl HostDisk {
     /// A new disk with a log that is founded and empty.
     pub(crate) fn found(seed: u64, founding: &Founding) -> Self {
-        let found = Self { disk: SimDisk::new(seed), log: founding.log };
+        let (disk, fails) = (SimDisk::new(seed), AtomicBool::new(false));
+        let found = Self { disk, log: founding.log, fails };
         towline_wal::found_on(&found.disk, &found.log_dir(), founding).expect("the disk is empty");
         found
     }
@@ -64,6 +68,30 @@ impl HostDisk {
             End::Kill => self.disk.kill(),
             End::PowerCut => self.disk.power_cut(),
         }
+    }
+
+    /// The next sync fails.
+    pub(crate) fn fail_a_sync(&self) {
+        self.fails.store(true, Ordering::Relaxed);
+        self.disk.fail_syncs(1);
+    }
+
+    /// Whether there is no room for new files.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.fails.fetch_or(full, Ordering::Relaxed);
+        self.disk.set_full(full);
+    }
+
+    /// Another disk in its place, with the same on it and no faults.
+    pub(crate) fn mend(&self) {
+        self.fails.store(false, Ordering::Relaxed);
+        self.disk.fail_syncs(0);
+        self.disk.set_full(false);
+    }
+
+    /// Whether it was made to fail since it was mended last.
+    pub(crate) fn fails(&self) -> bool {
+        self.fails.load(Ordering::Relaxed)
     }
 
     /// Every record of the log.

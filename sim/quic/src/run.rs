@@ -114,6 +114,7 @@ async fn make_peace(cluster: &Cluster) {
     cluster.trace.event("peace");
     cluster.network.mend();
     cluster.network.set_weather(Weather::CLEAR);
+    cluster.mend_disks();
     for n in 0..cluster.size() {
         cluster.start(n).await;
     }

@@ -39,7 +39,10 @@ impl World {
                 self.promote(a);
                 self.promote(b);
             }
-            11 => self.pause(a),
+            11 => {
+                let pause_ms = self.rng.range(20, 2 * TIMING.candidate_ms);
+                self.pause(a, pause_ms);
+            }
             12 => self.net.break_one(self.rng.below(64)),
             13 => self.nodes[a].store.disk.writeback(),
             14 => self.nodes[a].store.disk.fail_syncs(1),
@@ -153,14 +156,15 @@ impl World {
         let Some(primary) = self.open_primary().filter(|primary| *primary != other) else { return };
         if self.rng.chance(40) {
             // What reached it before the cut it handles late.
-            self.pause(primary);
+            let pause_ms = self.rng.range(TIMING.candidate_ms / 2, TIMING.candidate_ms);
+            self.pause(primary, pause_ms);
         }
         for peer in (0..self.nodes.len()).filter(|peer| *peer != primary) {
             for (from, to) in [(primary, peer), (peer, primary)] {
                 self.net.cut(from, to);
                 self.at(2 * TIMING.candidate_ms, Event::Mend(from, to));
             }
-            if peer != primary && self.rng.chance(30) {
+            if self.rng.chance(30) {
                 self.crash(peer, false);
                 self.restart(peer);
             }
@@ -181,9 +185,7 @@ impl World {
     }
 
     /// The node handles nothing for a while, then everything late.
-    fn pause(&mut self, node: usize) {
-        let longest_ms = 2 * TIMING.candidate_ms;
-        let pause_ms = self.rng.range(20, longest_ms);
+    fn pause(&mut self, node: usize, pause_ms: u64) {
         let paused_until_ms = &mut self.nodes[node].paused_until_ms;
         *paused_until_ms = (*paused_until_ms).max(Some(self.now_ms + pause_ms));
         self.at(pause_ms, Event::Wake(node));

@@ -180,8 +180,8 @@ fn send(shared: &Arc<Shared>, node: NodeId, frame: Frame) {
                     match answer.body {
                         Body::Positions(at) => machine.handle_positions(node, *at, now_ms),
                         Body::Fenced(at) => machine.handle_fenced(node, epoch, *at, now_ms),
-                        Body::FenceRefused => {
-                            machine.handle_fence_refused(node, answer.epoch, now_ms);
+                        Body::FenceRefused { at_work } => {
+                            machine.handle_fence_refused(node, answer.epoch, at_work, now_ms);
                         }
                         _ => return false,
                     }

@@ -196,7 +196,7 @@ async fn answer_questions(
             }),
             _ => return Err(PeerError::OutOfPlace("a question")),
         };
-        if matches!(answer.body, Body::FenceRefused) {
+        if matches!(answer.body, Body::FenceRefused { .. }) {
             let reason = format!("{} is obeyed here, its fence is of {epoch}", answer.epoch);
             shared.note(peer, &PeerError::TurnedAway(Refusal::Stale, reason));
         }

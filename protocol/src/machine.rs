@@ -27,13 +27,13 @@ pub use lead::RetryRound;
 pub use verdict::Verdict;
 
 use crate::epoch::{Epoch, History};
-use crate::frame::{Frame, KnownPrimary};
+use crate::frame::{EPOCH_STEP_MAX, Frame, KnownPrimary};
 use crate::id::{ClusterId, Incarnation, LogId, NodeId};
 use crate::lsn::{Lsn, SegmentSize};
 use crate::planted::{Bug, planted};
 use crate::tally::Progress;
 use crate::terms::{Terms, VoterSets};
-use crate::voters::Voters;
+use crate::voters::{Voter, Voters};
 use candidate::Candidate;
 use follow::Following;
 use lead::Leading;
@@ -51,6 +51,13 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// How its log is cut into segments.
     pub segment_size: SegmentSize,
+}
+
+impl Identity {
+    /// Whether this node, in this life of its disk, is that voter.
+    fn is(&self, voter: &Voter) -> bool {
+        (self.node, self.incarnation) == (voter.node, voter.incarnation)
+    }
 }
 
 /// How long the rules wait, in milliseconds. Safety depends on none of them.
@@ -442,9 +449,18 @@ impl Machine {
         }
     }
 
+    /// Notes that somebody knows of this epoch, so that the next one taken is above it. A number
+    /// that is too far away to be true is nobody's: one that believed it would take an epoch that
+    /// the others refuse.
+    fn heard_of(&mut self, epoch: Epoch) {
+        if epoch.number <= self.fence.number.saturating_add(EPOCH_STEP_MAX / 2) {
+            self.highest = self.highest.max(epoch);
+        }
+    }
+
     /// Notes that a primary or candidate of this epoch lives.
     fn hear(&mut self, node: NodeId, epoch: Epoch) {
-        self.highest = self.highest.max(epoch);
+        self.heard_of(epoch);
         if self.heard.is_none_or(|heard| heard.epoch <= epoch) {
             self.heard = Some(Heard { node, epoch, at_ms: self.now_ms });
         }

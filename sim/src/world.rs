@@ -337,8 +337,8 @@ impl World {
                 machine.handle_fenced(sender, epoch, *at, now_ms);
                 None
             }
-            Body::FenceRefused => {
-                machine.handle_fence_refused(sender, epoch, now_ms);
+            Body::FenceRefused { at_work } => {
+                machine.handle_fence_refused(sender, epoch, at_work, now_ms);
                 None
             }
             Body::HandOver => {

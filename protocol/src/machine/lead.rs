@@ -68,6 +68,12 @@ impl Leading {
         self.sent.note(self.number, now_ms);
     }
 
+    /// Only heartbeats from here on ask for a promise, so no echo of an earlier one renews a lease.
+    fn begin_leases(&mut self, now_ms: u64) {
+        self.sent = Sent::default();
+        self.beat(now_ms);
+    }
+
     /// How far W voters have echoed; begins the next round if one is waited for.
     fn count_echoes(&mut self, now_ms: u64) {
         self.seen = self.seen.max(self.tally.seen_by_w(self.number));
@@ -101,7 +107,7 @@ impl Machine {
         if let Some((refusal, reason)) = self.foreign(hello) {
             return Welcome::Refuse(refusal, reason);
         }
-        self.highest = self.highest.max(hello.fence);
+        self.heard_of(hello.fence);
         match hello.purpose {
             Purpose::Ask => Welcome::Ready,
             Purpose::Fetch(epoch) if self.fence_durable == epoch && self.fence == epoch => {
@@ -267,6 +273,7 @@ impl Machine {
         let ready = self.committed >= barrier_end && applied;
         if ready && !leading.open && leading.epoch == self.fence {
             leading.open = true;
+            leading.begin_leases(self.now_ms);
             self.actions.push_back(Action::Open(leading.epoch));
             self.actions.push_back(Action::Ended(Ok(leading.epoch)));
         }
@@ -329,7 +336,7 @@ impl Machine {
         }
         let (now_ms, leased) = (self.now_ms, self.terms.lease_ms > 0);
         let Role::Leading(leading) = &mut self.role else { return };
-        if leased {
+        if leased && leading.open {
             leading.beat(now_ms); // A lease is renewed by the echo of a numbered heartbeat.
         }
         let refused_ms = leading.refused_ms.unwrap_or(now_ms);

@@ -55,7 +55,8 @@ impl Machine {
         }
         let quarantined = matches!(self.role, Role::Quarantined(_));
         if epoch <= self.fence || quarantined || !self.may_obey(from, epoch, fence) {
-            return Some(self.frame(self.fence, Body::FenceRefused));
+            let at_work = self.sees_quorum();
+            return Some(self.frame(self.fence, Body::FenceRefused { at_work }));
         }
         self.fence = epoch;
         self.hear(from, epoch);

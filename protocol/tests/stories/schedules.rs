@@ -1,97 +1,17 @@
 //! Bugs that the schedules found in the rules, each as the shortest story that shows it.
 
 use towline_protocol::epoch::{Epoch, EpochStart, History};
-use towline_protocol::frame::{Ack, Body, Fence, KnownPrimary, Positions};
-use towline_protocol::id::{ClusterId, Incarnation, LogId, NodeId};
-use towline_protocol::lsn::{Lsn, SegmentSize};
-use towline_protocol::machine::{
-    Action, Change, Failover, Failure, Identity, Machine, RoleView, Stored, Timing,
-};
+use towline_protocol::frame::{Ack, KnownPrimary};
+use towline_protocol::id::Incarnation;
+use towline_protocol::lsn::Lsn;
+use towline_protocol::machine::{Action, Change, Failover, Failure, RoleView};
 use towline_protocol::record::Digest;
-use towline_protocol::terms::{Terms, VoterSets};
-use towline_protocol::voters::{Voter, Voters};
+use towline_protocol::voters::Voters;
 
-const TIMING: Timing = Timing { heartbeat_ms: 20, ask_ms: 80, candidate_ms: 500 };
-const FENCE: Fence = Fence { newest: Epoch::NONE, accepts_loss: false };
-const BARRIER_END: Lsn = Lsn::new(4_144);
-
-fn node(name: &str) -> NodeId {
-    name.parse().expect("a node name")
-}
-
-fn voters(names: &[&str]) -> Voters {
-    let voter =
-        |name: &&str| Voter { node: node(name), incarnation: Incarnation(1), zone: String::new() };
-    Voters::new(names.iter().map(voter).collect(), None).expect("a voter set")
-}
-
-fn positions(voters: &Voters, fence: Epoch, known_primary: Option<KnownPrimary>) -> Positions {
-    Positions {
-        incarnation: Incarnation(1),
-        fence,
-        last: Epoch::NONE,
-        end: Lsn::ZERO,
-        committed: Lsn::ZERO,
-        sets: VoterSets::of(voters.clone()),
-        known_primary,
-    }
-}
-
-fn actions(machine: &mut Machine) -> Vec<Action> {
-    std::iter::from_fn(|| machine.poll_action()).collect()
-}
-
-/// The primary `a` of `a`, `b` and `c` with its BARRIER flushed here alone, and its epoch.
-fn new_primary(voters: &Voters) -> (Machine, Epoch) {
-    let identity = Identity {
-        cluster: ClusterId(1),
-        log: LogId(7),
-        node: node("a"),
-        incarnation: Incarnation(1),
-        segment_size: SegmentSize::MIN,
-    };
-    let stored = Stored {
-        fence: Epoch::NONE,
-        history: History::default(),
-        terms: Terms::founding(voters.clone()),
-        oldest: Lsn::ZERO,
-        end: Lsn::ZERO,
-        committed: Lsn::ZERO,
-        applied: Lsn::ZERO,
-        claims: true,
-    };
-    let mut machine = Machine::new(identity, TIMING, stored, 0);
-    for name in ["b", "c"] {
-        machine.handle_positions(node(name), positions(voters, Epoch::NONE, None), 1);
-    }
-    let epoch = machine.fence();
-    machine.handle_obeyed(epoch, Lsn::ZERO, 2);
-    machine.handle_fenced(node("b"), epoch, positions(voters, epoch, None), 3);
-    machine.handle_prepared(epoch, Ok(()), 4);
-    machine.handle_barrier(epoch, BARRIER_END, 5);
-    machine.handle_flushed(BARRIER_END);
-    assert_eq!(machine.role(), RoleView::Primary { open: false });
-    actions(&mut machine);
-    (machine, epoch)
-}
-
-/// The same, open at 100 ms.
-fn open_primary(voters: &Voters) -> (Machine, Epoch) {
-    let (mut machine, epoch) = new_primary(voters);
-    let (received, flushed, applied) = (BARRIER_END, BARRIER_END, BARRIER_END);
-    let ack = Ack { incarnation: Incarnation(1), received, flushed, applied, seen: 1 };
-    assert!(machine.handle_ack(node("b"), epoch, &ack, 100));
-    machine.handle_applied(BARRIER_END);
-    assert_eq!(machine.role(), RoleView::Primary { open: true });
-    actions(&mut machine);
-    (machine, epoch)
-}
-
-fn asks(machine: &mut Machine) -> usize {
-    let is_ask =
-        |action: &Action| matches!(action, Action::Send(_, frame) if frame.body == Body::Ask);
-    actions(machine).iter().filter(|action| is_ask(action)).count()
-}
+use crate::{
+    BARRIER_END, FENCE, TIMING, ack, actions, asks, barrier_terms, new_primary, node, open_primary,
+    positions, voters,
+};
 
 /// A primary is cut off while another takes over; its FENCE is lost and the cut heals. The new
 /// primary has stopped calling, its replicas stream from it and dial nobody: the old primary
@@ -143,24 +63,6 @@ fn a_promotion_that_is_outrun_before_it_opens_is_told() {
     assert_eq!(machine.handle_fence(node("c"), newer, FENCE, 50), None);
     let told = Action::Ended(Err(Failure::Outrun(newer)));
     assert_eq!(actions(&mut machine), [Action::Demote, told, Action::Obey(newer)]);
-}
-
-/// The terms the machine wants in the BARRIER of its epoch, having come so far by `b`'s FENCED.
-fn barrier_terms(machine: &mut Machine, voters: &Voters, now_ms: u64) -> (Epoch, Terms) {
-    let epoch = machine.fence();
-    machine.handle_obeyed(epoch, BARRIER_END, now_ms);
-    machine.handle_fenced(node("b"), epoch, positions(voters, epoch, None), now_ms);
-    machine.handle_prepared(epoch, Ok(()), now_ms);
-    let appended = actions(machine).into_iter().find_map(|action| match action {
-        Action::AppendBarrier { epoch, terms, .. } => Some((epoch, terms)),
-        _ => None,
-    });
-    appended.expect("it comes as far as its BARRIER")
-}
-
-fn ack(incarnation: u64, end: Lsn) -> Ack {
-    let (received, flushed, applied) = (end, end, BARRIER_END.min(end));
-    Ack { incarnation: Incarnation(incarnation), received, flushed, applied, seen: 1 }
 }
 
 /// The voters are changed, the change is committed, and then a voter of the *old* set loses its

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use towline_protocol::epoch::Epoch;
 use towline_protocol::frame::{Body, Frame};
 use towline_protocol::id::NodeId;
-use towline_protocol::machine::{Action, Failure};
+use towline_protocol::machine::{Action, Failure, Machine};
 use towline_wal::Role;
 
 use crate::error::CallError;
@@ -70,12 +70,13 @@ pub(crate) async fn drive(shared: Arc<Shared>, mut actions: mpsc::UnboundedRecei
 
 /// Calls the rules' timeout and repeats what must be repeated.
 pub(crate) async fn tick(shared: Arc<Shared>) {
-    let mut pace = tokio::time::interval(shared.config.heartbeat.max(Duration::from_millis(1)));
-    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        let due_ms = shared.look(Machine::poll_timeout).saturating_sub(shared.now_ms());
+        // A quarantined machine wants nothing any more; who watches it is still told that it lives.
+        let pause = Duration::from_millis(due_ms.max(1)).min(shared.config.heartbeat);
         tokio::select! {
             () = shared.stopped() => return,
-            _ = pace.tick() => {}
+            () = tokio::time::sleep(pause) => {}
         }
         shared.tell(|machine, now_ms| machine.handle_timeout(now_ms));
         shared.repeat_news();
@@ -143,7 +144,7 @@ async fn blocking(
     step: impl FnOnce(&Shared) -> Result<(), towline_wal::WalError> + Send + 'static,
 ) {
     let on = Arc::clone(shared);
-    match tokio::task::spawn_blocking(move || step(&on)).await {
+    match shared.platform.blocking(move || step(&on)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => shared.fail(format!("{what}: {error}")),
         Err(panicked) => shared.fail(format!("{what}: {panicked}")),
@@ -179,8 +180,8 @@ fn send(shared: &Arc<Shared>, node: NodeId, frame: Frame) {
                     match answer.body {
                         Body::Positions(at) => machine.handle_positions(node, *at, now_ms),
                         Body::Fenced(at) => machine.handle_fenced(node, epoch, *at, now_ms),
-                        Body::FenceRefused => {
-                            machine.handle_fence_refused(node, answer.epoch, now_ms);
+                        Body::FenceRefused { at_work } => {
+                            machine.handle_fence_refused(node, answer.epoch, at_work, now_ms);
                         }
                         _ => return false,
                     }

@@ -179,7 +179,7 @@ async fn try_follow(
 ) -> Result<Ended, PeerError> {
     // A hello speaks of what is on disk, so everything that was received is flushed first.
     let wal = shared.wal();
-    let flushed = tokio::task::spawn_blocking(move || wal.flush()).await??;
+    let flushed = shared.platform.blocking(move || wal.flush()).await??;
     let hello = shared.tell(|machine, _| {
         machine.handle_flushed(flushed);
         machine.hello(purpose)
@@ -243,7 +243,7 @@ async fn adopt(shared: &Arc<Shared>, epoch: Epoch) -> Result<(), PeerError> {
     }
     let on = Arc::clone(shared);
     let change = move || on.update_control(|control| control.fence = control.fence.max(epoch));
-    tokio::task::spawn_blocking(change).await??;
+    shared.platform.blocking(change).await??;
     Ok(())
 }
 
@@ -302,7 +302,7 @@ async fn take(
 
 async fn finish_fetch(shared: &Arc<Shared>) -> Result<Ended, PeerError> {
     let wal = shared.wal();
-    let end = tokio::task::spawn_blocking(move || wal.flush()).await??;
+    let end = shared.platform.blocking(move || wal.flush()).await??;
     learn_history(shared);
     shared.tell(|machine, now_ms| machine.handle_fetched(end, now_ms));
     Ok(Ended::Complete)

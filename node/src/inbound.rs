@@ -23,9 +23,12 @@ const CONNECTIONS_MAX: usize = 16;
 
 /// Takes connections until the node stops.
 pub(crate) async fn accept(shared: Arc<Shared>) {
+    let stopped = shared.stopped();
+    tokio::pin!(stopped);
     loop {
         let accepted = tokio::select! {
-            () = shared.stopped() => return,
+            biased;
+            () = &mut stopped => return,
             accepted = shared.endpoint.accept() => accepted,
         };
         match accepted {
@@ -160,7 +163,7 @@ pub(crate) async fn digest_at(shared: &Arc<Shared>, at: Lsn) -> Result<Digest, P
         return Ok(Digest::EMPTY);
     }
     let wal = shared.wal();
-    Ok(tokio::task::spawn_blocking(move || wal.digest_at(at)).await??)
+    Ok(shared.platform.blocking(move || wal.digest_at(at)).await??)
 }
 
 /// A candidate's questions, one after another.
@@ -193,7 +196,7 @@ async fn answer_questions(
             }),
             _ => return Err(PeerError::OutOfPlace("a question")),
         };
-        if matches!(answer.body, Body::FenceRefused) {
+        if matches!(answer.body, Body::FenceRefused { .. }) {
             let reason = format!("{} is obeyed here, its fence is of {epoch}", answer.epoch);
             shared.note(peer, &PeerError::TurnedAway(Refusal::Stale, reason));
         }

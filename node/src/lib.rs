@@ -22,6 +22,7 @@ mod hook;
 mod inbound;
 mod node;
 mod opening;
+pub mod platform;
 mod promotion;
 mod refusals;
 mod replay;

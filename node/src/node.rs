@@ -1,25 +1,26 @@
 //! The handle of a running node: start, look, promote, stop.
 
 use std::collections::BTreeMap;
-use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use towline_protocol::epoch::Epoch;
 use towline_protocol::id::{LogId, NodeId};
 use towline_protocol::lsn::Lsn;
 use towline_protocol::machine::{self, Identity, Machine, RoleView, Stored, Verdict};
-use towline_transport::{Credentials, Endpoint, TransportConfig};
-use towline_wal::{Control, Role, Wal};
+use towline_transport::Endpoint;
+use towline_wal::{Control, Disk, Role, Wal};
 
 use crate::config::{NodeConfig, Peer};
 use crate::engine::Engine;
 use crate::error::{NodeError, PromotionError};
 use crate::hook::PromotionHook;
 use crate::opening::{Opening, log_dir};
+use crate::platform::Platform;
 use crate::shared::{Parts, Shared};
 use crate::view::{Leadership, ReplicaStatus, Status, Token, Watermarks};
 use crate::{driver, inbound};
@@ -60,13 +61,26 @@ impl Node {
         engine: Arc<dyn Engine>,
         hook: Arc<dyn PromotionHook>,
     ) -> Result<Self, NodeError> {
-        let (log, dir, control) = founded(&config)?;
-        let mut options = log_options(&config);
+        Self::start_on(Platform::real(), config, engine, hook).await
+    }
+
+    /// As [`Node::start`], on a platform of the caller's.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start_on(
+        platform: Platform,
+        config: NodeConfig,
+        engine: Arc<dyn Engine>,
+        hook: Arc<dyn PromotionHook>,
+    ) -> Result<Self, NodeError> {
+        let (log, dir, control) = founded(&platform, &config)?;
+        let mut options = log_options(&platform, &config);
         // The engine holds nothing that was not flushed here: less is a loss, not a torn tail.
         options.expect_durable = engine.applied();
         let (wal, report) = Wal::open(&dir, options)?;
         report_recovery(&config, &report);
-        let endpoint = bind(&config, &control)?;
+        let endpoint = bind(&platform, &config, &control)?;
         let identity = Identity {
             cluster: control.cluster,
             log,
@@ -88,7 +102,7 @@ impl Node {
         let machine = Machine::new(identity, config.timing(), stored, 0);
         let opening = Opening::new(wal);
         let started = Instant::now();
-        let parts = Parts { config, engine, hook, endpoint, opening, machine, started };
+        let parts = Parts { config, platform, engine, hook, endpoint, opening, machine, started };
         let (shared, actions) = Shared::new(parts);
         let running = |source| NodeError::Io { what: "starting the applier".to_owned(), source };
         shared.run_opening().map_err(running)?;
@@ -106,7 +120,7 @@ impl Node {
     /// # Errors
     /// [`NodeError`], as [`Node::start`] would give it.
     pub fn check_folder(config: &NodeConfig) -> Result<(), NodeError> {
-        founded(config).map(|_| ())
+        founded(&Platform::real(), config).map(|_| ())
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -185,7 +199,7 @@ impl Node {
         let next = fence.next(self.shared.identity.incarnation);
         let context = self.shared.context(old, next, end);
         let hook = Arc::clone(&self.shared.hook);
-        let checked = tokio::task::spawn_blocking(move || hook.check(&context));
+        let checked = self.shared.platform.blocking(move || hook.check(&context));
         match tokio::time::timeout(self.shared.config.hook_deadline, checked).await {
             Err(_) => return Err(PromotionError::Refused("the hook's check hangs".to_owned())),
             Ok(Err(panicked)) => return Err(PromotionError::Refused(panicked.to_string())),
@@ -314,8 +328,8 @@ impl Node {
         }
         shared.endpoint.close(0, "the node stops").await;
         let on = Arc::clone(shared);
-        let closing = tokio::task::spawn_blocking(move || {
-            on.halt_opening();
+        shared.halt_opening().await;
+        let closing = shared.platform.blocking(move || {
             let committed = on.look(Machine::committed);
             on.update_control(|control| control.committed = control.committed.max(committed))?;
             on.wal().shutdown()
@@ -324,21 +338,35 @@ impl Node {
             tracing::error!(node = %shared.identity.node, "closing the log: {error}");
         }
     }
+
+    /// Ends the node as the end of its process does: nothing is flushed, noted or said. For
+    /// simulations, where one process is many; only there has nothing a thread of its own.
+    pub fn abort(&self) {
+        let shared = &self.shared;
+        shared.stopping.send_replace(true);
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.iter().for_each(JoinHandle::abort);
+        shared.abort_opening();
+    }
 }
 
 /// The log of this node, where it lies, and what its control file says.
-fn founded(config: &NodeConfig) -> Result<(LogId, PathBuf, Control), NodeError> {
-    let log = the_log(&config.data_dir)?;
+fn founded(
+    platform: &Platform,
+    config: &NodeConfig,
+) -> Result<(LogId, PathBuf, Control), NodeError> {
+    let disk = platform.disk();
+    let log = the_log(&*disk, &config.data_dir)?;
     let dir = log_dir(&config.data_dir, log);
-    let control = towline_wal::read_control(&dir)?;
+    let control = towline_wal::read_control_on(&*disk, &dir)?;
     belongs(config, &dir, &control)?;
     Ok((log, dir, control))
 }
 
 /// The one log below a data folder.
-fn the_log(data_dir: &Path) -> Result<LogId, NodeError> {
+fn the_log(disk: &dyn Disk, data_dir: &Path) -> Result<LogId, NodeError> {
     let parent = data_dir.join("logs");
-    let found = match std::fs::read_dir(&parent) {
+    let found = match disk.list(&parent) {
         Ok(found) => found,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(NodeError::NotFounded(data_dir.to_owned()));
@@ -348,7 +376,7 @@ fn the_log(data_dir: &Path) -> Result<LogId, NodeError> {
         }
     };
     let logs: Vec<LogId> =
-        found.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        found.iter().filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect();
     match logs.as_slice() {
         [] => Err(NodeError::NotFounded(data_dir.to_owned())),
         [log] => Ok(*log),
@@ -371,36 +399,32 @@ fn belongs(config: &NodeConfig, dir: &Path, control: &Control) -> Result<(), Nod
     Ok(())
 }
 
-fn bind(config: &NodeConfig, control: &Control) -> Result<Endpoint, NodeError> {
-    let listening = |source| NodeError::Io {
-        what: format!("listening for replication at {}", config.listen),
-        source,
-    };
-    let socket = UdpSocket::bind(config.listen).map_err(listening)?;
-    let tls = &config.tls;
-    let credentials = Credentials::from_pem(&pem(&tls.ca)?, &pem(&tls.cert)?, &pem(&tls.key)?)
-        .map_err(|error| NodeError::Transport(error.to_string()))?;
+fn bind(
+    platform: &Platform,
+    config: &NodeConfig,
+    control: &Control,
+) -> Result<Endpoint, NodeError> {
+    let credentials = platform.credentials(config)?;
     let shown = credentials.identity();
     if (shown.node, shown.cluster) != (control.node, control.cluster) {
         let (node, cluster) = (control.node, control.cluster);
         let what = format!("it is no certificate of node {node} of cluster {cluster}");
-        return Err(NodeError::Foreign { path: tls.cert.clone(), what });
+        return Err(NodeError::Foreign { path: config.tls.cert.clone(), what });
     }
-    Endpoint::bind(socket, credentials, &TransportConfig::default())
-        .map_err(|error| NodeError::Transport(error.to_string()))
-}
-
-fn pem(path: &Path) -> Result<Vec<u8>, NodeError> {
-    let reading = |source| NodeError::Io { what: format!("reading {}", path.display()), source };
-    std::fs::read(path).map_err(reading)
+    platform.endpoint(config, credentials)
 }
 
 pub(crate) fn salvage_dir(config: &NodeConfig) -> PathBuf {
     config.data_dir.join("salvage")
 }
 
-pub(crate) fn log_options(config: &NodeConfig) -> towline_wal::Options {
-    towline_wal::Options { salvage_dir: Some(salvage_dir(config)), ..Default::default() }
+pub(crate) fn log_options(platform: &Platform, config: &NodeConfig) -> towline_wal::Options {
+    towline_wal::Options {
+        salvage_dir: Some(salvage_dir(config)),
+        disk: platform.disk(),
+        threads: platform.has_threads(),
+        ..Default::default()
+    }
 }
 
 fn report_recovery(config: &NodeConfig, report: &towline_wal::Report) {

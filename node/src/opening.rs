@@ -1,4 +1,4 @@
-//! One opening of the log: its handle, its applier, and the task that reports its flushes.
+//! One opening of the log: its handle, its applier, and the tasks that see to its flushes.
 //!
 //! Watermarks are monotonic within one opening. A cut ends it and begins another.
 
@@ -10,6 +10,7 @@ use towline_protocol::lsn::Lsn;
 use towline_wal::{CutReport, Wal, WalError};
 
 use crate::node::log_options;
+use crate::platform::Platform;
 use crate::replay::Applier;
 use crate::shared::Shared;
 
@@ -21,6 +22,8 @@ pub(crate) struct Opening {
 struct Running {
     applier: Applier,
     flushes: JoinHandle<()>,
+    /// Where the log has no thread to sync it.
+    syncer: Option<JoinHandle<()>>,
 }
 
 impl Opening {
@@ -44,27 +47,45 @@ impl Shared {
     pub(crate) fn run_opening(self: &Arc<Self>) -> std::io::Result<()> {
         let wal = self.wal();
         let applier = Applier::start(Arc::clone(self), Arc::clone(&wal))?;
-        let flushes = tokio::spawn(report_flushes(Arc::clone(self), wal));
+        let flushes = tokio::spawn(report_flushes(Arc::clone(self), Arc::clone(&wal)));
+        let syncer =
+            (!self.platform.has_threads()).then(|| tokio::spawn(sync(self.platform.clone(), wal)));
         let mut opening = self.opening.write().unwrap_or_else(PoisonError::into_inner);
-        opening.running = Some(Running { applier, flushes });
+        opening.running = Some(Running { applier, flushes, syncer });
         Ok(())
     }
 
-    /// Stops what runs on the log. Blocks until the applier is done with its record.
-    pub(crate) fn halt_opening(&self) {
-        let running = self.opening.write().unwrap_or_else(PoisonError::into_inner).running.take();
+    /// Stops what runs on the log. The applier is done with its record on return.
+    pub(crate) async fn halt_opening(&self) {
+        let running = self.running();
         if let Some(running) = running {
             // Seen to have ended, so that no flush of this opening is reported after a cut.
-            running.flushes.abort();
-            let _ = tokio::runtime::Handle::current().block_on(running.flushes);
-            running.applier.stop();
+            for task in [Some(running.flushes), running.syncer].into_iter().flatten() {
+                task.abort();
+                let _ = task.await;
+            }
+            running.applier.stop().await;
         }
+    }
+
+    /// Ends what runs on the log, as the end of the process does.
+    pub(crate) fn abort_opening(&self) {
+        if let Some(running) = self.running() {
+            running.flushes.abort();
+            running.syncer.iter().for_each(JoinHandle::abort);
+            running.applier.abort();
+        }
+    }
+
+    fn running(&self) -> Option<Running> {
+        self.opening.write().unwrap_or_else(PoisonError::into_inner).running.take()
     }
 
     /// Cuts the log to `to` and opens it again. Nothing may be receiving or appending.
     pub(crate) async fn cut(self: &Arc<Self>, to: Lsn) -> Result<CutReport, String> {
         let shared = Arc::clone(self);
-        let done = tokio::task::spawn_blocking(move || shared.cut_and_reopen(to)).await;
+        self.halt_opening().await;
+        let done = self.platform.blocking(move || shared.cut_and_reopen(to)).await;
         let report = done
             .map_err(|panicked| format!("cutting the log to {to}: {panicked}"))?
             .map_err(|error| format!("cutting the log to {to}: {error}"))?;
@@ -74,14 +95,30 @@ impl Shared {
 
     fn cut_and_reopen(&self, to: Lsn) -> Result<CutReport, WalError> {
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.halt_opening();
         let dir = log_dir(&self.config.data_dir, self.identity.log);
         self.wal().shutdown()?;
-        let options = log_options(&self.config);
+        let options = log_options(&self.platform, &self.config);
         let report = towline_wal::cut(&dir, to, &options)?;
         let (wal, _) = Wal::open(&dir, options)?;
         self.replace_log(wal);
         Ok(report)
+    }
+}
+
+/// Syncs whatever is appended.
+async fn sync(platform: Platform, wal: Arc<Wal>) {
+    let mut appended = wal.watch_appended();
+    while let Some(delay) = platform.sync_delay() {
+        appended.borrow_and_update();
+        if wal.appended() > wal.flushed() {
+            tokio::time::sleep(delay).await;
+            // A failed sync has poisoned the log, and whoever reports flushes is told.
+            if wal.flush().is_err() {
+                return;
+            }
+        } else if appended.changed().await.is_err() {
+            return;
+        }
     }
 }
 

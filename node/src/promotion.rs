@@ -65,7 +65,7 @@ impl Shared {
     pub(crate) async fn prepare(self: Arc<Self>, old: Epoch, new: Epoch, final_lsn: Lsn) {
         let context = self.context(old, new, final_lsn);
         let hook = Arc::clone(&self.hook);
-        let called = tokio::task::spawn_blocking(move || hook.pre_promote(&context));
+        let called = self.platform.blocking(move || hook.pre_promote(&context));
         let verdict = match tokio::time::timeout(self.config.hook_deadline, called).await {
             Err(_) => Err(format!("it took longer than {:?}", self.config.hook_deadline)),
             Ok(Err(panicked)) => Err(format!("it failed: {panicked}")),
@@ -147,7 +147,8 @@ impl Shared {
         let Some(start) = history.start_of(epoch).copied() else { return };
         let context = self.context(start.previous, epoch, start.previous_end);
         let hook = Arc::clone(&self.hook);
-        tokio::task::spawn_blocking(move || hook.post_promote(&context));
+        let platform = self.platform.clone();
+        tokio::spawn(async move { platform.blocking(move || hook.post_promote(&context)).await });
     }
 
     pub(crate) fn context(&self, old: Epoch, new: Epoch, final_lsn: Lsn) -> PromotionContext {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
+use tokio::task;
 use towline_protocol::lsn::Lsn;
 use towline_protocol::record::RecordKind;
 use towline_wal::{Cursor, Level, Record, Wal};
@@ -19,30 +20,55 @@ const PUBLISH_RECORDS: usize = 256;
 
 /// A running applier; it ends when `stop` says so.
 pub(crate) struct Applier {
-    thread: JoinHandle<()>,
+    runs: Runs,
     stop: watch::Sender<bool>,
+}
+
+enum Runs {
+    /// An engine may block, and is owed one thread.
+    Thread(JoinHandle<()>),
+    /// Where nothing has a thread of its own.
+    Task(task::JoinHandle<()>),
 }
 
 impl Applier {
     /// Applies `wal` to the engine from where the engine stands.
     pub(crate) fn start(shared: Arc<Shared>, wal: Arc<Wal>) -> std::io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
+        let has_threads = shared.platform.has_threads();
+        let run = async move {
+            if let Err(reason) = replay(&shared, &wal, stopped).await {
+                shared.fail(reason);
+            }
+        };
+        if !has_threads {
+            return Ok(Self { runs: Runs::Task(tokio::spawn(run)), stop });
+        }
         let runtime = tokio::runtime::Handle::current();
         let thread =
             std::thread::Builder::new().name("towline-apply".to_owned()).spawn(move || {
                 let _runtime = runtime.enter();
-                if let Err(reason) = runtime.block_on(replay(&shared, &wal, stopped)) {
-                    shared.fail(reason);
-                }
+                runtime.block_on(run);
             })?;
-        Ok(Self { thread, stop })
+        Ok(Self { runs: Runs::Thread(thread), stop })
     }
 
     /// Ends the applier after the record it is at.
-    pub(crate) fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.send_replace(true);
         // A panic in the applier was an engine's; it has been printed.
-        let _ = self.thread.join();
+        match self.runs {
+            Runs::Thread(thread) => drop(task::spawn_blocking(|| thread.join()).await),
+            Runs::Task(task) => drop(task.await),
+        }
+    }
+
+    /// Ends the applier at once, as the end of the process does.
+    pub(crate) fn abort(&self) {
+        self.stop.send_replace(true);
+        if let Runs::Task(task) = &self.runs {
+            task.abort();
+        }
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use towline_protocol::epoch::Epoch;
 use towline_protocol::frame::{Body, Frame};
 use towline_protocol::id::NodeId;
@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::error::PromotionError;
 use crate::hook::PromotionHook;
 use crate::opening::Opening;
+use crate::platform::Platform;
 use crate::refusals::{PeerError, Refusals};
 use crate::view::{Leadership, NodeState};
 
@@ -57,6 +58,7 @@ pub(crate) type Promotion = oneshot::Sender<Result<Epoch, PromotionError>>;
 
 pub(crate) struct Shared {
     pub(crate) config: NodeConfig,
+    pub(crate) platform: Platform,
     pub(crate) identity: Identity,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) hook: Arc<dyn PromotionHook>,
@@ -110,6 +112,7 @@ pub(crate) struct Session {
 /// What [`Shared::new`] needs beside its defaults.
 pub(crate) struct Parts {
     pub(crate) config: NodeConfig,
+    pub(crate) platform: Platform,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) hook: Arc<dyn PromotionHook>,
     pub(crate) endpoint: Endpoint,
@@ -133,6 +136,7 @@ impl Shared {
         let shared = Self {
             identity: *parts.machine.identity(),
             config: parts.config,
+            platform: parts.platform,
             engine: parts.engine,
             hook: parts.hook,
             endpoint: parts.endpoint,

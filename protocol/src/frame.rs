@@ -231,7 +231,10 @@ pub enum Body {
     /// The answer to [`Body::Fence`]: it is obeyed, durably.
     Fenced(Box<Positions>),
     /// The other answer: the receiver obeys the frame's epoch, or may not obey the one asked for.
-    FenceRefused,
+    FenceRefused {
+        /// Whether a primary with its quorum is at work there: no loss may be accepted of it.
+        at_work: bool,
+    },
     /// From a primary that has handed over: take the next epoch. Its log is whole, down to its END.
     HandOver,
 }
@@ -269,7 +272,10 @@ impl Frame {
             Body::Fence(fence) => {
                 writer.epoch(fence.newest).bool(fence.accepts_loss);
             }
-            Body::Ask | Body::FenceRefused | Body::HandOver => {}
+            Body::FenceRefused { at_work } => {
+                writer.bool(*at_work);
+            }
+            Body::Ask | Body::HandOver => {}
         }
         writer.into_bytes().into()
     }
@@ -323,7 +329,7 @@ impl Frame {
                 accepts_loss: reader.bool("fence.accepts_loss")?,
             }),
             8 => Body::Fenced(Box::new(Positions::decode(&mut reader)?)),
-            9 => Body::FenceRefused,
+            9 => Body::FenceRefused { at_work: reader.bool("fence_refused.at_work")? },
             10 => Body::HandOver,
             other => {
                 return Err(WireError::invalid("frame.kind", format!("{other} is unknown")));
@@ -345,7 +351,7 @@ impl Body {
             Self::Positions(_) => 6,
             Self::Fence(_) => 7,
             Self::Fenced(_) => 8,
-            Self::FenceRefused => 9,
+            Self::FenceRefused { .. } => 9,
             Self::HandOver => 10,
         }
     }

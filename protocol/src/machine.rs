@@ -27,13 +27,13 @@ pub use lead::RetryRound;
 pub use verdict::Verdict;
 
 use crate::epoch::{Epoch, History};
-use crate::frame::{Frame, KnownPrimary};
+use crate::frame::{EPOCH_STEP_MAX, Frame, KnownPrimary};
 use crate::id::{ClusterId, Incarnation, LogId, NodeId};
 use crate::lsn::{Lsn, SegmentSize};
 use crate::planted::{Bug, planted};
 use crate::tally::Progress;
 use crate::terms::{Terms, VoterSets};
-use crate::voters::Voters;
+use crate::voters::{Voter, Voters};
 use candidate::Candidate;
 use follow::Following;
 use lead::Leading;
@@ -51,6 +51,13 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// How its log is cut into segments.
     pub segment_size: SegmentSize,
+}
+
+impl Identity {
+    /// Whether this node, in this life of its disk, is that voter.
+    fn is(&self, voter: &Voter) -> bool {
+        (self.node, self.incarnation) == (voter.node, voter.incarnation)
+    }
 }
 
 /// How long the rules wait, in milliseconds. Safety depends on none of them.
@@ -210,6 +217,8 @@ pub struct Machine {
     role: Role,
     actions: VecDeque<Action>,
     now_ms: u64,
+    /// When [`Machine::handle_timeout`] was called last.
+    ticked_ms: u64,
 }
 
 impl Machine {
@@ -238,6 +247,7 @@ impl Machine {
             role: Role::Following(Following::default()),
             actions: VecDeque::new(),
             now_ms,
+            ticked_ms: now_ms,
         };
         machine.promise_again();
         machine.handle_timeout(now_ms);
@@ -249,13 +259,14 @@ impl Machine {
         self.actions.pop_front()
     }
 
-    /// When [`Machine::handle_timeout`] wants to be called next, in milliseconds.
+    /// When [`Machine::handle_timeout`] wants to be called next, in milliseconds. Calls in between
+    /// may move it; one that comes late, or too often, does no harm.
     #[must_use]
     pub fn poll_timeout(&self) -> u64 {
-        let pace = self.now_ms + self.timing.heartbeat_ms;
+        let pace = self.ticked_ms + self.timing.heartbeat_ms;
         match &self.role {
             Role::Quarantined(_) => u64::MAX,
-            _ if self.owed.is_some() => pace.min(self.promised_ms.max(self.now_ms + 1)),
+            _ if self.owed.is_some() => pace.min(self.promised_ms),
             _ => pace,
         }
     }
@@ -263,6 +274,7 @@ impl Machine {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
+        self.ticked_ms = self.now_ms;
         self.pay_fenced();
         match &mut self.role {
             Role::Following(_) => self.claim_if_alone(),
@@ -437,9 +449,18 @@ impl Machine {
         }
     }
 
+    /// Notes that somebody knows of this epoch, so that the next one taken is above it. A number
+    /// that is too far away to be true is nobody's: one that believed it would take an epoch that
+    /// the others refuse.
+    fn heard_of(&mut self, epoch: Epoch) {
+        if epoch.number <= self.fence.number.saturating_add(EPOCH_STEP_MAX / 2) {
+            self.highest = self.highest.max(epoch);
+        }
+    }
+
     /// Notes that a primary or candidate of this epoch lives.
     fn hear(&mut self, node: NodeId, epoch: Epoch) {
-        self.highest = self.highest.max(epoch);
+        self.heard_of(epoch);
         if self.heard.is_none_or(|heard| heard.epoch <= epoch) {
             self.heard = Some(Heard { node, epoch, at_ms: self.now_ms });
         }

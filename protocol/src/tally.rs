@@ -91,7 +91,8 @@ impl Tally {
     #[must_use]
     pub fn committed(&mut self, own_flushed: Lsn) -> Option<Lsn> {
         let newest = self.voters();
-        let reached = self.reached(newest, newest.w(), own_flushed, |known| known.flushed);
+        let reached =
+            self.reached(newest.members(), newest.w(), own_flushed, |known| known.flushed);
         self.settled = self.settled || self.holds_barrier(reached, own_flushed);
         self.settled.then_some(reached)
     }
@@ -107,8 +108,10 @@ impl Tally {
         let holds_barrier = |set: &Voters| {
             let w = set.w_before(newest);
             let replaces = set.replaced_in(newest).next().is_some();
+            let consenting = set.consenting(newest);
             (replaces && planted(Bug::GrantByNewAlone))
-                || self.reached(set, w, own_flushed, |known| known.flushed) >= self.barrier_end
+                || self.reached(consenting, w, own_flushed, |known| known.flushed)
+                    >= self.barrier_end
         };
         reached >= self.barrier_end && older.into_iter().all(holds_barrier)
     }
@@ -121,19 +124,19 @@ impl Tally {
     pub fn seen_by_w(&self, own: u64) -> u64 {
         let seen =
             |known: &Progress| if known.flushed >= self.barrier_end { known.seen } else { 0 };
-        self.reached(self.voters(), self.voters().w(), own, seen)
+        self.reached(self.voters().members(), self.voters().w(), own, seen)
     }
 
     /// The latest time by which W voters have been heard since; this node hears itself `now_ms`.
     #[must_use]
     pub fn heard_by_w_ms(&self, now_ms: u64) -> u64 {
-        self.reached(self.voters(), self.voters().w(), now_ms, |known| known.heard_ms)
+        self.reached(self.voters().members(), self.voters().w(), now_ms, |known| known.heard_ms)
     }
 
-    /// The `w`-th highest value among the voters of `set`: the most that so many have reached.
-    fn reached<T: Ord + Copy + Default>(
+    /// The `w`-th highest value among `voters`: the most that so many have reached.
+    fn reached<'a, T: Ord + Copy + Default>(
         &self,
-        set: &Voters,
+        voters: impl IntoIterator<Item = &'a Voter>,
         w: usize,
         own: T,
         of: impl Fn(&Progress) -> T,
@@ -143,7 +146,7 @@ impl Tally {
             Some(known) if counts(known, voter) => of(known),
             _ => T::default(),
         };
-        let mut reached: Vec<T> = set.members().iter().map(value).collect();
+        let mut reached: Vec<T> = voters.into_iter().map(value).collect();
         reached.sort_unstable_by(|a, b| b.cmp(a));
         reached[w - 1]
     }

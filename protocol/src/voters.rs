@@ -134,10 +134,15 @@ impl Voters {
         self.members.iter().filter(replaced)
     }
 
-    /// How many of this set's voters must have flushed the BARRIER that introduces `newer`: W; or
-    /// min(W, N - 1) of the *others*, where it replaces the disk of one. That one can not ack any
-    /// more, and what it had acked must not hang on too few copies (the others are R + W > N
-    /// among themselves, but where W = N: see [`Voters::voids`]).
+    /// The voters of this set that have a say in whether `newer` takes its place: all but those
+    /// whose disks it replaces. What such a disk holds is not there any more.
+    pub fn consenting<'a>(&'a self, newer: &'a Self) -> impl Iterator<Item = &'a Voter> {
+        self.members.iter().filter(|voter| !newer.voids(voter.node, voter.incarnation))
+    }
+
+    /// How many of [`Voters::consenting`] must have flushed the BARRIER that introduces `newer`: W;
+    /// or min(W, N - 1) where it replaces the disk of one, which can not ack any more. (Among the
+    /// others R + W > N still, but where W = N: see [`Voters::voids`].)
     #[must_use]
     pub fn w_before(&self, newer: &Self) -> usize {
         match self.replaced_in(newer).count() {

@@ -150,7 +150,13 @@ impl Checks {
                         && life.held_in_time(at, rec)
                 })
             };
-            let holders = set.members().iter().filter(|voter| holds(voter)).count();
+            // A disk that is replaced has no say in it.
+            let gone = |voter: &towline_protocol::voters::Voter| {
+                let now = self.voters.get(voter.node).map(|now| now.incarnation);
+                now.is_some_and(|now| now != voter.incarnation)
+            };
+            let left = set.members().iter().filter(|voter| !gone(voter));
+            let holders = left.filter(|voter| holds(voter)).count();
             assert!(
                 holders >= needed,
                 "{} of epoch {} is committed, but only {holders} voters held it on disk before \

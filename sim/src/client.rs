@@ -24,6 +24,7 @@ impl World {
         if self.rng.chance(20) {
             self.ask_for_fate();
         }
+        self.want_lease();
     }
 
     pub(crate) fn request(&mut self, node: usize) -> Result<(), WalError> {
@@ -32,7 +33,7 @@ impl World {
         if !reads_only && self.rng.chance(60) {
             self.write(node)?;
         }
-        if self.rng.chance(40) {
+        if self.rng.chance(60) {
             self.read(node)?;
         }
         Ok(())
@@ -41,7 +42,7 @@ impl World {
     fn write(&mut self, node: usize) -> Result<(), WalError> {
         for _ in 0..self.rng.range(1, 3) {
             let Some(epoch) = self.nodes[node].open_epoch() else { return Ok(()) };
-            let most = if self.rng.chance(8) { 15_000 } else { 200 };
+            let most = if self.rng.chance(self.large) { 15_000 } else { 200 };
             let extra = self.rng.range(0, most) as usize;
             let key = self.rng.below(KEYS as u64) as u8;
             let answers_at_once = self.plant == Some(Plant::AnswersBehindTheEnd);

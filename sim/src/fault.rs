@@ -17,7 +17,10 @@ impl World {
         self.at(pause_ms, Event::Fault);
         let n = self.nodes.len() as u64;
         let (a, b) = (self.rng.below(n) as usize, self.rng.below(n) as usize);
-        match self.rng.below(24) {
+        if self.leases && self.rng.chance(30) {
+            return self.replace_unheard(b);
+        }
+        match self.rng.below(28) {
             0 | 1 => self.crash_for_a_while(a),
             2 => (0..self.nodes.len()).for_each(|node| self.crash_for_a_while(node)),
             3 => {
@@ -36,7 +39,10 @@ impl World {
                 self.promote(a);
                 self.promote(b);
             }
-            11 => self.pause(a),
+            11 => {
+                let pause_ms = self.rng.range(20, 2 * TIMING.candidate_ms);
+                self.pause(a, pause_ms);
+            }
             12 => self.net.break_one(self.rng.below(64)),
             13 => self.nodes[a].store.disk.writeback(),
             14 => self.nodes[a].store.disk.fail_syncs(1),
@@ -144,6 +150,28 @@ impl World {
         }
     }
 
+    /// The primary is out of reach and goes on reading, while another takes over. At times the
+    /// others have just started, and remember no promise.
+    pub(crate) fn replace_unheard(&mut self, other: usize) {
+        let Some(primary) = self.open_primary().filter(|primary| *primary != other) else { return };
+        if self.rng.chance(40) {
+            // What reached it before the cut it handles late.
+            let pause_ms = self.rng.range(TIMING.candidate_ms / 2, TIMING.candidate_ms);
+            self.pause(primary, pause_ms);
+        }
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != primary) {
+            for (from, to) in [(primary, peer), (peer, primary)] {
+                self.net.cut(from, to);
+                self.at(2 * TIMING.candidate_ms, Event::Mend(from, to));
+            }
+            if self.rng.chance(30) {
+                self.crash(peer, false);
+                self.restart(peer);
+            }
+        }
+        self.promote(other);
+    }
+
     /// Two halves that see each other only through one node.
     fn bridge(&mut self, bridge: usize) {
         let halves: Vec<bool> = (0..self.nodes.len()).map(|_| self.rng.chance(50)).collect();
@@ -157,9 +185,7 @@ impl World {
     }
 
     /// The node handles nothing for a while, then everything late.
-    fn pause(&mut self, node: usize) {
-        let longest_ms = 2 * TIMING.candidate_ms;
-        let pause_ms = self.rng.range(20, longest_ms);
+    fn pause(&mut self, node: usize, pause_ms: u64) {
         let paused_until_ms = &mut self.nodes[node].paused_until_ms;
         *paused_until_ms = (*paused_until_ms).max(Some(self.now_ms + pause_ms));
         self.at(pause_ms, Event::Wake(node));

@@ -34,11 +34,11 @@ impl World {
     /// Something an operator does on a cluster that works.
     pub(crate) fn operate(&mut self) {
         let Some(primary) = self.open_primary() else { return };
-        match self.rng.below(5) {
-            0 | 1 => self.hand_over(primary),
-            2 => self.grant(primary),
-            3 => self.change_voters(primary),
-            _ => self.change_lease(primary),
+        match self.rng.below(4) {
+            0 if self.leases => self.change_lease(primary),
+            1 | 2 if self.changes => self.change_voters(primary),
+            3 => self.grant(primary),
+            _ => self.hand_over(primary),
         }
     }
 
@@ -89,9 +89,6 @@ impl World {
 
     /// Other voters: the primary, and some of the rest.
     fn change_voters(&mut self, primary: usize) {
-        if !self.changes {
-            return;
-        }
         let mut members = Vec::new();
         for node in 0..self.nodes.len() {
             if node == primary || self.rng.chance(70) {
@@ -99,21 +96,31 @@ impl World {
                 members.push(Voter { node: name(node), incarnation, zone: String::new() });
             }
         }
-        let w = self.rng.chance(20).then(|| self.rng.range(1, members.len() as u64) as u8);
+        let w = self.rng.chance(50).then(|| self.rng.range(1, members.len() as u64) as u8);
         let voters = Voters::new(members, w).expect("1 to 5 voters");
         let (now_ms, lease_ms) = (self.local_ms(primary), self.lease_ms);
         if let Some(up) = self.up(primary) {
             let refused = up.machine.change(Change { voters, lease_ms }, now_ms).err();
             self.say(|_| format!("n{primary} changes the voters: {refused:?}"));
         }
+        if self.rng.chance(60) {
+            // Cut off as soon as the change may be committed, before anybody is told.
+            self.soon(120, Event::Unheard);
+        }
         self.pump(primary);
     }
 
-    fn change_lease(&mut self, primary: usize) {
-        if !self.leases {
-            return;
+    /// From the start where reads go by leases.
+    pub(crate) fn want_lease(&mut self) {
+        if self.leases && self.lease_ms == 0 && self.rng.chance(20) {
+            if let Some(primary) = self.open_primary() {
+                self.change_lease(primary);
+            }
         }
-        self.lease_ms = if self.rng.chance(80) { self.rng.range(60, 200) as u32 } else { 0 };
+    }
+
+    fn change_lease(&mut self, primary: usize) {
+        self.lease_ms = if self.rng.chance(90) { self.rng.range(60, 300) as u32 } else { 0 };
         let (now_ms, lease_ms) = (self.local_ms(primary), self.lease_ms);
         if let Some(up) = self.up(primary) {
             let voters = up.machine.voters().clone();

@@ -89,8 +89,11 @@ impl World {
                     return Ok(());
                 };
                 follow.heard_ms = true_ms;
+                let streams = matches!(follow.phase, Phase::Streaming { until: None, .. });
                 if up.machine.handle_heartbeat(frame, news, now_ms) {
                     self.acknowledge(to);
+                } else if streams {
+                    self.unfollow(to); // It campaigned meanwhile; it dials again.
                 }
             }
             other => panic!("{other:?} on a connection for records"),

@@ -21,6 +21,8 @@ use crate::{Plant, Ran};
 /// How long faults go on, and how soon after them everything must be well, in virtual ms.
 const FAULTS_MS: u64 = 1_500;
 const WELL_WITHIN_MS: u64 = 15_000;
+/// How many of a hundred writes are large, for the most part.
+const FEW: u64 = 3;
 
 /// What happens next. What belongs to one life of a node carries its number.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(crate) enum Event {
     Client,
     Fault,
     Operator,
+    /// A primary is cut off and replaced.
+    Unheard,
 }
 
 impl Event {
@@ -64,7 +68,8 @@ impl Event {
             | Self::Wake(_)
             | Self::Client
             | Self::Fault
-            | Self::Operator => None,
+            | Self::Operator
+            | Self::Unheard => None,
         }
     }
 }
@@ -115,6 +120,8 @@ pub(crate) struct World {
     /// Whether reads may go by leases, and the length the operator wants.
     pub(crate) leases: bool,
     pub(crate) lease_ms: u32,
+    /// How many of a hundred writes are large.
+    pub(crate) large: u64,
     /// How often the operator looked since a primary was open.
     pub(crate) looked: u64,
     /// No more faults.
@@ -143,6 +150,7 @@ impl World {
         let mut world = Self::founded(seed, rng, n, voters);
         world.changes = world.rng.chance(20);
         world.leases = world.rng.chance(25);
+        world.large = [FEW, FEW, FEW, 10, 70][world.rng.below(5) as usize];
         (world.plant, world.tells) = (plant, tells);
         world.at(1, Event::Client);
         world.at(250, Event::Fault);
@@ -161,6 +169,7 @@ impl World {
             spare: spare(&voters),
             changes: false,
             leases: false,
+            large: FEW,
             lease_ms: 0,
             checks: Checks::new(voters.clone(), &lives),
             rng,
@@ -245,6 +254,10 @@ impl World {
             Event::Client => self.client(),
             Event::Fault => self.fault(),
             Event::Operator => self.look_after(),
+            Event::Unheard if !self.quiet => {
+                let other = self.rng.below(self.nodes.len() as u64) as usize;
+                self.replace_unheard(other);
+            }
             Event::Restart(node) if self.nodes[node].up.is_none() => self.restart(node),
             Event::Room(node) => self.make_room(node),
             Event::Mend(from, to) => self.net.mend(from, to),
@@ -340,8 +353,8 @@ impl World {
                 machine.handle_fenced(sender, epoch, *at, now_ms);
                 None
             }
-            Body::FenceRefused => {
-                machine.handle_fence_refused(sender, epoch, now_ms);
+            Body::FenceRefused { at_work } => {
+                machine.handle_fence_refused(sender, epoch, at_work, now_ms);
                 None
             }
             Body::HandOver => {
@@ -374,8 +387,10 @@ impl World {
     fn tick(&mut self, node: usize) -> Result<(), WalError> {
         let now_ms = self.local_ms(node);
         let life = self.nodes[node].life;
-        self.at(TIMING.heartbeat_ms, Event::Tick(node, life));
-        self.running(node).machine.handle_timeout(now_ms);
+        let machine = &mut self.running(node).machine;
+        machine.handle_timeout(now_ms);
+        let due_ms = machine.poll_timeout().saturating_sub(now_ms).clamp(1, TIMING.heartbeat_ms);
+        self.at(due_ms, Event::Tick(node, life));
         self.drop_silent(node);
         self.beat(node)?;
         self.acknowledge(node);

@@ -176,9 +176,12 @@ fn report(error: &ConnectError) {
 async fn accept_all(context: Context, tell: mpsc::Sender<Result<Connection, ConnectError>>) {
     let mut handshakes = JoinSet::new();
     loop {
+        // In this order, not at random: how many strangers knock is then nothing that a simulation
+        // could come to depend on. What has ended is few, so nobody waits for long.
         let incoming = tokio::select! {
-            incoming = context.quic.accept() => incoming,
+            biased;
             Some(_) = handshakes.join_next() => continue,
+            incoming = context.quic.accept() => incoming,
         };
         let Some(incoming) = incoming else { break };
         let proved = incoming.remote_address_validated() || !incoming.may_retry();

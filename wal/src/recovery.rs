@@ -55,6 +55,9 @@ pub(crate) fn recover(
     let disk = &*options.disk;
     control::read(disk, dir)?; // Before the lock file is made: an empty folder stays empty.
     let lock = take_lock(disk, dir)?;
+    // A process that died may have left names that only the page cache holds. Nothing may be
+    // flushed into a file whose name a power cut would take.
+    disk.sync_dir(dir).at("syncing", dir)?;
     let (mut control, rewrite) = control::read(disk, dir)?;
     cut::finish(dir, &mut control, options)?;
     let mut files = segment_files(disk, dir, control.log, control.segment_size)?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use support::*;
 
 const RECORDS: u64 = 400;
-const DIGEST: u64 = 0xa783_33ab_05a1_5684;
+const DIGEST: u64 = 0x30c8_0b6a_4bfa_b64a;
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/wal/v1")

@@ -252,6 +252,34 @@ fn a_killed_process_loses_nothing_it_appended() {
     }
 }
 
+/// A name that a dead process gave and did not sync is only in the page cache: whoever opens the
+/// log next finds the file and would flush into it.
+#[test]
+fn what_is_flushed_after_a_death_anywhere_outlives_a_power_cut() {
+    for (seed, calls) in (0..60).flat_map(|calls| [(calls, calls), (calls + 500, calls)]) {
+        let disk = founded_disk(seed);
+        let wal = opened_on(&disk);
+        begin(&wal, 1);
+        disk.die_after(calls);
+        let mut appended = 0;
+        while appended < 3_000 && wal.append(RecordKind::Data, 0, &payload(appended)).is_ok() {
+            appended += 1;
+        }
+        disk.kill();
+        drop(wal);
+        let wal = opened_on(&disk);
+        for number in appended..appended + 20 {
+            append(&wal, &payload(number));
+        }
+        wal.flush().unwrap();
+        disk.power_cut();
+        drop(wal);
+        let found = contents(&opened_on(&disk));
+        assert_eq!(found.len() as u64, appended + 20, "seed {seed}");
+        assert!(found == payloads(0..appended + 20), "seed {seed}");
+    }
+}
+
 #[test]
 fn a_replica_that_loses_power_takes_the_rest_again() {
     for seed in 0..SEEDS / 4 {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::arguments::Arguments;
 use crate::process::{cargo, check_interrupted, run as run_command};
-use crate::{client_test, demo_loop, fuzz, strace_test, tidy, tools};
+use crate::{client_test, demo_loop, fuzz, model, planted, strace_test, tidy, tools};
 
 /// The profile everything is built in.
 const PROFILE: &str = "ci";
@@ -28,7 +28,7 @@ enum Done {
 /// A name, by which it is rerun alone, and what it does.
 type Step = (&'static str, fn() -> Result<Done>);
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 14] = [
     ("tools", || {
         tools::prepare();
         Ok(Done::Passed)
@@ -41,6 +41,10 @@ const STEPS: [Step; 10] = [
     }),
     ("doc", doc),
     ("test", || cargo_step(&["test", "--workspace", "--profile", PROFILE, "--quiet"])),
+    ("sim", || simulate("towline-sim", "0..2000")),
+    ("sim-quic", || simulate("towline-sim-quic", "0..50")),
+    ("planted", || planted::check(PROFILE).map(|()| Done::Passed)),
+    ("model", || model::check(false, PROFILE).map(|()| Done::Passed)),
     ("demo", || demo_loop::repeat(2, false, PROFILE).map(|()| Done::Passed)),
     ("strace", strace),
     ("clients", clients),
@@ -100,6 +104,21 @@ fn doc() -> Result<Done> {
     let what = ["doc", "--workspace", "--no-deps", "--profile", PROFILE, "--quiet"];
     run_command(cargo(&what).env("RUSTDOCFLAGS", "-D warnings"))?;
     Ok(Done::Passed)
+}
+
+/// Seeds that every build runs; campaigns run others.
+fn simulate(package: &str, seeds: &str) -> Result<Done> {
+    cargo_step(&[
+        "run",
+        "--quiet",
+        "--profile",
+        PROFILE,
+        "--package",
+        package,
+        "--",
+        "--seeds",
+        seeds,
+    ])
 }
 
 fn strace() -> Result<Done> {

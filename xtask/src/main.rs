@@ -7,6 +7,8 @@
 //! cargo xtask bench-redis [--quick]  Towline and redis-server, side by side
 //! cargo xtask strace-test            no OK before two disks   [--profile NAME]
 //! cargo xtask fuzz                   every fuzz target   [--target T] [--execs N]
+//! cargo xtask model                  the rules, explored to the end  [--deep] [--profile NAME]
+//! cargo xtask planted protocol       every bug built in on purpose is caught  [--profile NAME]
 //! cargo xtask client-test            redis-cli, redis-benchmark and redis-py   [--profile NAME]
 //! ```
 #![forbid(unsafe_code)]
@@ -18,6 +20,8 @@ mod client_test;
 mod cluster;
 mod demo_loop;
 mod fuzz;
+mod model;
+mod planted;
 mod process;
 mod resp;
 mod strace_test;
@@ -29,8 +33,8 @@ use std::process::ExitCode;
 use arguments::Arguments;
 
 const USAGE: &str = "usage: cargo xtask ci [--only STEP] | tidy | \
-    demo-loop [--runs N] [--keep-going] | bench-redis [--quick] | \
-    fuzz [--target T] [--execs N] | strace-test | client-test";
+    demo-loop [--runs N] [--keep-going] | bench-redis [--quick] | strace-test | client-test | \
+    fuzz [--target T] [--execs N] | model [--deep] | planted protocol";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::new(std::env::args().skip(1));
@@ -42,6 +46,8 @@ fn main() -> ExitCode {
         Some("bench-redis") => bench_redis::run(arguments),
         Some("strace-test") => strace_test::run(arguments),
         Some("fuzz") => fuzz::run(arguments),
+        Some("model") => model::run(arguments),
+        Some("planted") => planted::run(arguments),
         Some("client-test") => client_test::run(arguments),
         _ => {
             eprintln!("{USAGE}");

@@ -288,7 +288,9 @@ impl World {
             }
             Body::Positions(at) => machine.handle_positions(peer, *at, now_ms),
             Body::Fenced(at) => machine.handle_fenced(peer, epoch, *at, now_ms),
-            Body::FenceRefused => machine.handle_fence_refused(peer, epoch, now_ms),
+            Body::FenceRefused { at_work } => {
+                machine.handle_fence_refused(peer, epoch, at_work, now_ms);
+            }
             Body::HandOver => return taken(machine.handle_hand_over(peer, epoch, now_ms)),
         }
         Outcome::Taken

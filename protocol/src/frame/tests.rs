@@ -89,7 +89,7 @@ fn one_of_each() -> Vec<Frame> {
         Body::Positions(Box::new(positions())),
         Body::Fence(Fence { newest: epoch(2), accepts_loss: true }),
         Body::Fenced(Box::new(positions())),
-        Body::FenceRefused,
+        Body::FenceRefused { at_work: true },
         Body::HandOver,
     ];
     let frame = |body| Frame { log: LogId(77), epoch: epoch(5), number: 99, body };
@@ -138,7 +138,7 @@ fn an_epoch_that_leaves_no_higher_one_is_refused() {
     let fence = epoch(4);
     let read = |number| {
         let far = Epoch { number, incarnation: Incarnation(1) };
-        let frame = Frame { log: LogId(1), epoch: far, number: 0, body: Body::FenceRefused };
+        let frame = Frame { log: LogId(1), epoch: far, number: 0, body: Body::Ask };
         (Frame::decode(&frame.encode()), Frame::decode_near(&frame.encode(), fence))
     };
     assert!(read(fence.number + EPOCH_STEP_MAX).1.is_ok());

@@ -100,6 +100,9 @@ pub enum Failure {
     /// A loss was accepted of a side that is not stopped.
     #[error("{0} follows a primary at work: stop that side, or promote a node of it")]
     NotStopped(NodeId),
+    /// A loss was accepted and a disk granted in one.
+    #[error("accept the loss of those who are gone first; then grant a disk")]
+    LossAndGrant,
     /// No voter could take over in time.
     #[error("no voter has caught up and answers: this node goes on, in a new epoch")]
     NoSuccessor,
@@ -164,6 +167,14 @@ impl Machine {
         let me = &self.identity;
         if !self.votes() {
             return Err(Failure::NotVoter(me.node));
+        }
+        if let Some((node, _)) = how.grant {
+            if how.accept_loss {
+                return Err(Failure::LossAndGrant);
+            }
+            if self.voters().get(node).is_none() {
+                return Err(Failure::NotVoter(node));
+            }
         }
         match &self.role {
             Role::Leading(leading) if leading.open || !(how.accept_loss || how.grant.is_some()) => {
@@ -244,12 +255,14 @@ impl Machine {
     /// Called on every timeout while a candidate.
     pub(super) fn press_candidacy(&mut self) {
         let Role::Candidate(candidate) = &self.role else { return };
-        if self.now_ms.saturating_sub(candidate.started_ms) >= self.timing.candidate_ms {
+        // As long as their promises bind them, voters can not answer.
+        let patience_ms = self.timing.candidate_ms + u64::from(self.terms.lease_ms);
+        if self.now_ms.saturating_sub(candidate.started_ms) >= patience_ms {
             let failure = match &candidate.phase {
                 Phase::Fencing(fenced) => {
                     Failure::TooFew { reached: fenced.len(), needed: self.voters().r() }
                 }
-                _ => Failure::TooLong(self.timing.candidate_ms),
+                _ => Failure::TooLong(patience_ms),
             };
             return self.fail_candidacy(failure);
         }
@@ -261,7 +274,7 @@ impl Machine {
     /// A voter says where it stands.
     pub fn handle_positions(&mut self, from: NodeId, positions: Positions, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
-        self.highest = self.highest.max(positions.fence).max(positions.last);
+        self.heard_of(positions.fence.max(positions.last));
         self.learn_of_others(&positions);
         if let Role::Candidate(Candidate { phase: Phase::Asking(answers), .. }) = &mut self.role {
             answers.insert(from, positions);

@@ -10,7 +10,7 @@ use crate::id::NodeId;
 use crate::lsn::Lsn;
 use crate::planted::{Bug, planted};
 use crate::terms::{Terms, VoterSets};
-use crate::voters::{Voters, VotersError};
+use crate::voters::{Voter, Voters, VotersError};
 
 impl Machine {
     /// This node's own fence is durable: now ask the others to obey.
@@ -50,15 +50,16 @@ impl Machine {
         }
     }
 
-    /// A voter obeys a higher epoch, or may not obey this one.
-    pub fn handle_fence_refused(&mut self, from: NodeId, fence: Epoch, now_ms: u64) {
+    /// A voter obeys the epoch `fence`, or may not obey this candidate's. Whether a primary is
+    /// `at_work` there matters to who accepts a loss.
+    pub fn handle_fence_refused(&mut self, from: NodeId, fence: Epoch, at_work: bool, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
-        self.highest = self.highest.max(fence);
+        self.heard_of(fence);
         let Role::Candidate(candidate) = &self.role else { return };
         let Some(epoch) = candidate.epoch else { return };
         if fence > epoch {
             self.fail_candidacy(Failure::Outrun(fence));
-        } else if candidate.may_lose() && matches!(candidate.phase, Phase::Fencing(_)) {
+        } else if at_work && candidate.may_lose() && matches!(candidate.phase, Phase::Fencing(_)) {
             self.fail_candidacy(Failure::NotStopped(from));
         }
     }
@@ -76,8 +77,13 @@ impl Machine {
 
     /// Whether those who answered are too few to commit a BARRIER.
     fn short_of_w(&self, sets: &VoterSets, answers: &BTreeMap<NodeId, Positions>) -> bool {
+        let holds = |voter: &Voter| {
+            let answer = answers.get(&voter.node).map(|at| at.incarnation);
+            self.identity.is(voter) || answer == Some(voter.incarnation)
+        };
         let newest = sets.newest();
-        sets.as_slice().iter().any(|set| self.reached(set, answers) < set.w_before(newest))
+        let holders = |set: &Voters| set.consenting(newest).filter(|voter| holds(voter)).count();
+        sets.as_slice().iter().any(|set| holders(set) < set.w_before(newest))
     }
 
     /// What is missing to R voters of one of `sets`, this node counted in; `None` if nothing is.
@@ -103,7 +109,7 @@ impl Machine {
         let own = self.positions();
         // Who accepts a loss has time: every voter that lives shall have answered, its promise to
         // the old primary over.
-        let patience_ms = self.timing.candidate_ms / 2;
+        let patience_ms = self.timing.candidate_ms / 2 + u64::from(self.terms.lease_ms);
         let Role::Candidate(candidate) = &mut self.role else { return };
         let waited = self.now_ms.saturating_sub(candidate.fencing_ms) >= patience_ms;
         let may_lose = candidate.may_lose();
@@ -119,7 +125,11 @@ impl Machine {
         if !longest.sets.newest().counts(me.node, me.incarnation) {
             return self.fail_candidacy(Failure::NotVoter(me.node));
         }
-        let survivors = short.then(|| fenced.keys().copied().collect());
+        let survivors = short.then(|| {
+            let newest = longest.sets.newest();
+            let counts = |(node, at): &(&NodeId, &Positions)| newest.counts(**node, at.incarnation);
+            fenced.iter().filter(counts).map(|(node, _)| *node).collect()
+        });
         let fetches = from != me.node && !planted(Bug::NothingFetched);
         if let Role::Candidate(candidate) = &mut self.role {
             candidate.survivors = survivors;
@@ -196,7 +206,7 @@ impl Machine {
         if let Err(reason) = verdict {
             return self.fail_candidacy(Failure::Vetoed(reason));
         }
-        let accepted_loss = candidate.survivors.is_some() && !planted(Bug::LossNotSaid);
+        let accepted_loss = candidate.survivors.is_some();
         match self.next_terms(epoch) {
             Err(error) => self.fail_candidacy(Failure::Voters(error)),
             Ok(terms) => {

@@ -104,7 +104,8 @@ impl Machine {
         answer: Welcome,
     ) -> Decision {
         if let Welcome::Refuse(refusal, reason) = answer {
-            return self.handle_refusal(epoch, refusal, reason);
+            let believed = epoch >= self.fence && !self.replaced_leads(from, epoch, purpose);
+            return self.handle_refusal(epoch, refusal, reason, believed);
         }
         if let Welcome::Redirect(node) = answer {
             return Decision::Redial(node.filter(|node| *node != self.identity.node));
@@ -123,7 +124,9 @@ impl Machine {
                 Decision::Stream { epoch, from, digest, until }
             }
             Welcome::Truncate { to, digest } if to < self.flushed => {
-                if self.cut_off_by_replaced(from, epoch, to) {
+                if self.replaced_leads(from, epoch, purpose)
+                    && self.cuts_off_replacement(from, epoch, to)
+                {
                     let reason = format!(
                         "{from} comes with the disk {}, which this log has replaced: stop it",
                         epoch.incarnation
@@ -141,9 +144,17 @@ impl Machine {
         }
     }
 
-    fn handle_refusal(&mut self, epoch: Epoch, refusal: Refusal, reason: String) -> Decision {
-        self.highest = self.highest.max(epoch);
+    /// What a node that is not `believed` says of this one is only noted.
+    fn handle_refusal(
+        &mut self,
+        epoch: Epoch,
+        refusal: Refusal,
+        reason: String,
+        believed: bool,
+    ) -> Decision {
+        self.heard_of(epoch);
         match refusal {
+            _ if !believed => {}
             // A disk that forgot counts no longer, and must not pass for the one that promised.
             Refusal::LostAcked => {
                 self.handle_contradiction(reason.clone());
@@ -157,17 +168,23 @@ impl Machine {
         Decision::Refused(refusal, reason)
     }
 
-    /// Whether a primary on a disk that this log has replaced wants that very record cut. Where a
-    /// single voter is enough to fence, the replaced disk could lead by itself, and this node's ack
-    /// would commit it.
-    fn cut_off_by_replaced(&self, from: NodeId, epoch: Epoch, to: Lsn) -> bool {
-        let sets = self.terms.sets.as_slice();
-        let Some((newest, older)) = sets.split_last() else { return false };
-        let start = self.history.start_of(newest.named_by);
+    /// Whether the one that answers leads on a disk that this log has replaced.
+    fn replaced_leads(&self, from: NodeId, epoch: Epoch, purpose: Purpose) -> bool {
+        // A fetch is made in an epoch of this node's own.
+        purpose == Purpose::Stream && self.voters().voids(from, epoch.incarnation)
+    }
+
+    /// Whether the cut to `to` takes off the very record that replaced the disk of `from`, which
+    /// this node's ack could then commit: because the replacement is settled, so that it is wrong
+    /// whoever obeys; or because in a set that is still in force the replaced disk is enough to
+    /// fence by itself, and may lead without any who know of the replacement.
+    fn cuts_off_replacement(&self, from: NodeId, epoch: Epoch, to: Lsn) -> bool {
+        let sets = self.sets();
+        let mut holding = sets.as_slice().iter().filter(|set| set.counts(from, epoch.incarnation));
+        let settled = holding.clone().next().is_none();
+        let start = self.history.start_of(self.voters().named_by);
         let cut_off = start.is_some_and(|start| start.first >= to);
-        let alone = older.last().is_none_or(|older| older.r() == 1);
-        let voided = newest.voids(from, epoch.incarnation) && alone;
-        voided && cut_off && !planted(Bug::ReplacedDiskObeyed)
+        cut_off && (settled || holding.any(|set| set.r() == 1))
     }
 
     fn quarantine_cut(&mut self, epoch: Epoch, to: Lsn) -> Decision {
@@ -218,8 +235,7 @@ impl Machine {
     /// sent them.
     #[must_use]
     pub fn accepts(&self, epoch: Epoch) -> bool {
-        let fenced = epoch == self.fence || planted(Bug::RecordsOfOldEpoch);
-        self.session().is_some_and(|session| session.epoch == epoch && fenced)
+        self.session().is_some_and(|session| session.epoch == epoch && epoch == self.fence)
     }
 
     /// The primary's news. `false` if it is not, or no longer, this node's primary.
@@ -248,7 +264,7 @@ impl Machine {
     pub fn ack(&self) -> Option<(Epoch, Ack)> {
         let session = self.session()?;
         let obeyed = session.epoch == self.fence_durable && session.epoch == self.fence;
-        if !obeyed && !planted(Bug::AckOutlivesFence) {
+        if !obeyed {
             return None;
         }
         let ack = Ack {

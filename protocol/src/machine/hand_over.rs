@@ -13,7 +13,7 @@ use crate::frame::Body;
 use crate::id::NodeId;
 use crate::lsn::Lsn;
 use crate::terms::LEASE_MAX_MS;
-use crate::voters::Voters;
+use crate::voters::{Voter, Voters};
 
 /// Other terms for the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -96,9 +96,8 @@ impl Machine {
             known.is_some_and(|known| known.flushed >= committed && self.is_recent(known.heard_ms))
         };
         let ready = |set: &Voters| {
-            let others = set.members().iter().filter(|voter| voter.node != me.node);
-            let others = others.filter(|voter| follows(voter.node, voter.incarnation)).count();
-            others + usize::from(set.counts(me.node, me.incarnation))
+            let holds = |voter: &&Voter| me.is(voter) || follows(voter.node, voter.incarnation);
+            set.consenting(&change.voters).filter(holds).count()
         };
         // The sets in force must commit it, and the new one all that follows.
         let older = sets.as_slice().iter().map(|set| (ready(set), set.w_before(&change.voters)));

@@ -68,6 +68,12 @@ impl Leading {
         self.sent.note(self.number, now_ms);
     }
 
+    /// Only heartbeats from here on ask for a promise, so no echo of an earlier one renews a lease.
+    fn begin_leases(&mut self, now_ms: u64) {
+        self.sent = Sent::default();
+        self.beat(now_ms);
+    }
+
     /// How far W voters have echoed; begins the next round if one is waited for.
     fn count_echoes(&mut self, now_ms: u64) {
         self.seen = self.seen.max(self.tally.seen_by_w(self.number));
@@ -101,7 +107,7 @@ impl Machine {
         if let Some((refusal, reason)) = self.foreign(hello) {
             return Welcome::Refuse(refusal, reason);
         }
-        self.highest = self.highest.max(hello.fence);
+        self.heard_of(hello.fence);
         match hello.purpose {
             Purpose::Ask => Welcome::Ready,
             Purpose::Fetch(epoch) if self.fence_durable == epoch && self.fence == epoch => {
@@ -220,7 +226,7 @@ impl Machine {
         // More than was ever appended is a lie or a bug; counting it would commit the future.
         let ordered = ack.applied <= ack.flushed && ack.flushed <= ack.received;
         let possible = ordered && ack.received <= self.appended && ack.seen <= leading.number;
-        if (epoch != leading.epoch && !planted(Bug::EchoWithoutEpoch)) || !possible {
+        if epoch != leading.epoch || !possible {
             return false;
         }
         leading.tally.merge(from, ack, self.now_ms);
@@ -248,7 +254,7 @@ impl Machine {
     /// included (Raft §5.4.2: what an older epoch left behind commits only with it).
     pub(super) fn count(&mut self) {
         let Role::Leading(leading) = &mut self.role else { return };
-        if leading.epoch != self.fence && !planted(Bug::FencedPrimaryCounts) {
+        if leading.epoch != self.fence {
             return; // Fenced: not even the own flush counts any more.
         }
         let committed = leading.tally.committed(self.flushed);
@@ -267,6 +273,7 @@ impl Machine {
         let ready = self.committed >= barrier_end && applied;
         if ready && !leading.open && leading.epoch == self.fence {
             leading.open = true;
+            leading.begin_leases(self.now_ms);
             self.actions.push_back(Action::Open(leading.epoch));
             self.actions.push_back(Action::Ended(Ok(leading.epoch)));
         }
@@ -320,15 +327,16 @@ impl Machine {
     }
 
     /// Without its quorum, and until it is open, a primary asks where the voters stand: whoever
-    /// replaced it has no reason to call on it, and none of its replicas may be left to tell it. Once a voter is known to
-    /// obey a higher epoch, and nobody leads in it for a while, it takes a new one.
+    /// replaced it has no reason to call on it, and none of its replicas may be left to tell it.
+    /// Once a voter is known to obey a higher epoch, and nobody leads in it for a while, it takes
+    /// a new one.
     pub(super) fn keep_leading(&mut self) {
         if self.keep_handing_over() {
             return;
         }
         let (now_ms, leased) = (self.now_ms, self.terms.lease_ms > 0);
         let Role::Leading(leading) = &mut self.role else { return };
-        if leased {
+        if leased && leading.open {
             leading.beat(now_ms); // A lease is renewed by the echo of a numbered heartbeat.
         }
         let refused_ms = leading.refused_ms.unwrap_or(now_ms);

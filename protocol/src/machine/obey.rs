@@ -55,13 +55,12 @@ impl Machine {
         }
         let quarantined = matches!(self.role, Role::Quarantined(_));
         if epoch <= self.fence || quarantined || !self.may_obey(from, epoch, fence) {
-            return Some(self.frame(self.fence, Body::FenceRefused));
+            let at_work = self.sees_quorum();
+            return Some(self.frame(self.fence, Body::FenceRefused { at_work }));
         }
         self.fence = epoch;
         self.hear(from, epoch);
-        if !(planted(Bug::AckOutlivesFence) && matches!(self.role, Role::Following(_))) {
-            self.step_down_for(Some(from));
-        }
+        self.step_down_for(Some(from));
         self.actions.push_back(Action::Obey(epoch));
         planted(Bug::FencedBeforeDurable).then(|| {
             self.frame(
@@ -79,7 +78,7 @@ impl Machine {
         // where it alone is enough to fence itself.
         let own = self.voters();
         let replaced = fence.newest < own.named_by && own.voids(from, epoch.incarnation);
-        believes_stopped && (!replaced || planted(Bug::ReplacedDiskObeyed))
+        believes_stopped && !replaced
     }
 
     /// Whether a primary with its quorum is at work on this side.

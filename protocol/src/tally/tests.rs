@@ -114,3 +114,18 @@ fn where_both_commit_one_is_enough_to_grant_the_other() {
     tally.merge(node("b"), &ack(7, 30, 0), 0);
     assert_eq!(tally.committed(Lsn::new(90)), Some(Lsn::new(30)));
 }
+
+/// A change that replaces a disk and lets fewer commit: what the replaced disk still says of itself
+/// must not stand for one of the others, or a candidate could fence without meeting any of them.
+#[test]
+fn a_disk_that_is_replaced_has_no_say_in_it() {
+    let old = voters(&["a", "b", "c"], 3);
+    let granted = old.granting(node("c"), Incarnation(2)).unwrap();
+    let granted = Voters::new(granted.members().to_vec(), Some(1)).unwrap();
+    let sets = VoterSets::of(old).with(granted, epoch(2)).unwrap();
+    let mut tally = Tally::new((node("a"), Incarnation(1)), sets, BARRIER_END);
+    tally.merge(node("c"), &ack(1, 20, 0), 0);
+    assert_eq!(tally.committed(Lsn::new(20)), None, "a and the replaced disk of c");
+    tally.merge(node("b"), &ack(1, 20, 0), 0);
+    assert_eq!(tally.committed(Lsn::new(20)), Some(Lsn::new(20)));
+}

@@ -24,6 +24,7 @@ fn house() -> Tree {
         package("towline-transport", "transport", &["towline-protocol", "quinn", "rustls"]),
         package("towline-shipper", "shipper", &["towline-wal", "towline-transport"]),
         package("towline-receiver", "receiver", &["towline-wal", "towline-transport"]),
+        package("towline-model", "model", &["stateright"]),
         package("xtask", "xtask", &["anyhow"]),
     ];
     for room in rooms {
@@ -74,6 +75,8 @@ fn arrows_point_one_way() {
     plant_dependency("towline-protocol", "towline-wal", "must not depend on");
     plant_dependency("towline-transport", "towline-wal", "must not depend on");
     plant_dependency("towline-wal", "xtask", "must not depend on");
+    plant_dependency("towline-wal", "towline-model", "must not depend on");
+    plant_dependency("towline-model", "towline-protocol", "must not depend on");
 }
 
 #[test]

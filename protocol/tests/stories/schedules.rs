@@ -1,0 +1,153 @@
+//! Bugs that the schedules found in the rules, each as the shortest story that shows it.
+
+use towline_protocol::epoch::{Epoch, EpochStart, History};
+use towline_protocol::frame::{Ack, KnownPrimary};
+use towline_protocol::id::Incarnation;
+use towline_protocol::lsn::Lsn;
+use towline_protocol::machine::{Action, Change, Failover, Failure, RoleView};
+use towline_protocol::record::Digest;
+use towline_protocol::voters::Voters;
+
+use crate::{
+    BARRIER_END, FENCE, TIMING, ack, actions, asks, barrier_terms, new_primary, node, open_primary,
+    positions, voters,
+};
+
+/// A primary is cut off while another takes over; its FENCE is lost and the cut heals. The new
+/// primary has stopped calling, its replicas stream from it and dial nobody: the old primary
+/// stayed one for ever, open, and its own log never rejoined. With two voters and R = 1 two
+/// primaries could even face each other, neither with W, and the cluster stood still.
+#[test]
+fn a_primary_that_was_replaced_unheard_finds_out() {
+    let voters = voters(&["a", "b", "c"]);
+    let (mut machine, epoch) = open_primary(&voters);
+    machine.handle_timeout(150);
+    assert_eq!(asks(&mut machine), 0, "while its voters answer it asks nothing");
+
+    machine.handle_timeout(300);
+    assert_eq!(asks(&mut machine), 2, "without its quorum it asks every other voter");
+    let newer = epoch.next(Incarnation(1)).next(Incarnation(1));
+    let known_primary = KnownPrimary { node: node("c"), epoch: newer, age_ms: 3, leads: false };
+    machine.handle_positions(node("b"), positions(&voters, newer, Some(known_primary)), 310);
+    assert_eq!(machine.role(), RoleView::Replica { streaming: false });
+    assert_eq!(machine.primary(), Some(node("c")), "it knows whom to follow");
+    assert_eq!(actions(&mut machine), [Action::Demote]);
+}
+
+/// The same, but whoever took the higher epoch is gone: the primary takes a new one, after it
+/// has left the other its time.
+#[test]
+fn a_primary_whose_voters_obey_nobody_alive_takes_a_new_epoch() {
+    let voters = voters(&["a", "b", "c"]);
+    let (mut machine, epoch) = open_primary(&voters);
+    let newer = epoch.next(Incarnation(1)).next(Incarnation(1));
+    for name in ["b", "c"] {
+        machine.handle_positions(node(name), positions(&voters, newer, None), 310);
+    }
+    assert_eq!(machine.role(), RoleView::Primary { open: true });
+    machine.handle_timeout(310 + TIMING.candidate_ms);
+    assert_eq!(machine.role(), RoleView::Candidate);
+    for name in ["b", "c"] {
+        machine.handle_positions(node(name), positions(&voters, newer, None), 820);
+    }
+    assert!(machine.fence() > newer);
+}
+
+/// A primary is fenced after its BARRIER was appended and before it was committed: whoever asked
+/// for the promotion waited for an end that never came.
+#[test]
+fn a_promotion_that_is_outrun_before_it_opens_is_told() {
+    let voters = voters(&["a", "b", "c"]);
+    let (mut machine, epoch) = new_primary(&voters);
+    let newer = epoch.next(Incarnation(2));
+    assert_eq!(machine.handle_fence(node("c"), newer, FENCE, 50), None);
+    let told = Action::Ended(Err(Failure::Outrun(newer)));
+    assert_eq!(actions(&mut machine), [Action::Demote, told, Action::Obey(newer)]);
+}
+
+/// The voters are changed, the change is committed, and then a voter of the *old* set loses its
+/// disk and comes back on another. What it had acked fell away, the old set no longer held the
+/// BARRIER, and a primary with all of its new voters never committed anything again.
+#[test]
+fn what_becomes_of_an_old_voter_does_not_undo_its_say() {
+    let voters = voters(&["a", "b"]);
+    let (mut machine, _) = open_primary(&voters);
+    let alone = Voters::new(vec![voters.members()[0].clone()], None).expect("one voter");
+    machine.change(Change { voters: alone, lease_ms: 0 }, 110).expect("both follow");
+    let epoch = machine.fence();
+    machine.handle_quiesced(epoch, 110);
+    let end = BARRIER_END.advance(32);
+    machine.handle_end(epoch, end, 111);
+    machine.handle_flushed(end);
+    assert!(machine.handle_ack(node("b"), epoch, &ack(1, end), 112));
+    let (epoch, terms) = barrier_terms(&mut machine, &voters, 113);
+    assert_eq!(terms.sets.as_slice().len(), 2, "both sets must commit the change");
+
+    let first = Lsn::new(69_632);
+    let mut history = History::default();
+    for (epoch, first, previous, previous_end) in [
+        (Epoch { number: epoch.number - 1, ..epoch }, Lsn::new(4_096), Epoch::NONE, Lsn::ZERO),
+        (epoch, first, Epoch { number: epoch.number - 1, ..epoch }, end),
+    ] {
+        let digest = Digest::EMPTY;
+        let accepted_loss = false;
+        let start = EpochStart { epoch, first, previous, previous_end, digest, accepted_loss };
+        history.push(start).expect("one follows on the other");
+    }
+    machine.handle_history(history, terms);
+    let barrier_end = first.advance(48);
+    machine.handle_barrier(epoch, barrier_end, 114);
+    machine.handle_flushed(barrier_end);
+    assert!(machine.committed() < barrier_end, "the old set has not heard of it");
+    assert!(machine.handle_ack(node("b"), epoch, &ack(1, barrier_end), 115));
+    assert_eq!(machine.committed(), barrier_end);
+
+    assert!(machine.handle_ack(node("b"), epoch, &ack(9, Lsn::ZERO), 116), "on another disk");
+    let more = barrier_end.advance(64);
+    machine.handle_flushed(more);
+    assert_eq!(machine.committed(), more, "the one voter that counts has it");
+}
+
+/// A voter whose disk was gone was taken out of a set where every voter commits. It could not say
+/// yes to that any more, so the change was never committed, and no later one either.
+#[test]
+fn a_change_that_the_old_voters_can_not_commit_is_refused() {
+    let voters = voters(&["a", "b"]);
+    let (mut machine, epoch) = open_primary(&voters);
+    assert!(machine.handle_ack(node("b"), epoch, &ack(9, BARRIER_END), 101), "on another disk");
+    let alone = Voters::new(vec![voters.members()[0].clone()], None).expect("one voter");
+    let refused = machine.change(Change { voters: alone, lease_ms: 0 }, 110);
+    assert_eq!(refused, Err(Failure::NotReady { ready: 1, needed: 2 }));
+    let granted = voters.granting(node("b"), Incarnation(9)).expect("it votes");
+    assert_eq!(machine.change(Change { voters: granted, lease_ms: 0 }, 111), Ok(()));
+}
+
+/// Two nodes had each appended a BARRIER that an older voter set could not commit. Each had a
+/// replica that followed it, heard W of the newest set, and so asked nobody: the one of the lower
+/// epoch never found out, and the other lacked just its acks.
+#[test]
+fn a_primary_that_can_not_open_asks_although_it_hears_its_quorum() {
+    let voters = voters(&["a", "b", "c"]);
+    let (mut machine, epoch) = new_primary(&voters);
+    let early = Ack { flushed: Lsn::ZERO, applied: Lsn::ZERO, ..ack(1, BARRIER_END) };
+    assert!(machine.handle_ack(node("b"), epoch, &early, 20), "it is heard, and holds nothing yet");
+    machine.handle_timeout(25);
+    assert_eq!(asks(&mut machine), 2);
+}
+
+/// Where every voter commits, a primary that starts while one has another disk can never open, and
+/// so could grant nothing: the cluster stood still for good.
+#[test]
+fn where_every_voter_commits_a_failover_grants_the_new_disk() {
+    let voters = voters(&["a", "b"]);
+    let (mut machine, _) = new_primary(&voters);
+    let plain = machine.promote(Failover { force: true, ..Failover::default() }, 60);
+    assert!(matches!(plain, Err(Failure::AlreadyPrimary(_))));
+    let grant = Some((node("b"), Incarnation(9)));
+    machine.promote(Failover { force: true, grant, ..Failover::default() }, 60).expect("it votes");
+    machine.handle_positions(node("b"), positions(&voters, Epoch::NONE, None), 61);
+    let (_, terms) = barrier_terms(&mut machine, &voters, 62);
+    let newest = terms.sets.newest();
+    assert!(newest.counts(node("b"), Incarnation(9)));
+    assert_eq!(terms.sets.as_slice()[0].w_before(newest), 1, "the other voter alone grants it");
+}

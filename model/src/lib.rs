@@ -2,8 +2,8 @@
 //!
 //! It is a specification written apart from the code, and shares nothing with it: what the code
 //! gets wrong it can not repeat here. Every rule has a sentence in
-//! `docs/design/commit.md` and `promotion.md`; every rule can be broken ([`setting::Broken`]), and the
-//! checker must then find the property that it protects.
+//! `docs/design/commit.md` and `docs/design/promotion.md`; every rule can be broken
+//! ([`setting::Broken`]), and the checker must then find the property that it protects.
 //!
 //! The argument is Raft's (Ongaro and Ousterhout 2014, §5.4) with terms called epochs and the
 //! vote taken by whoever is told to: a candidate fences R voters, adopts the longest log among

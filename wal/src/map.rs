@@ -6,21 +6,34 @@
 //! is ever written while a reference to it exists.
 #![allow(unsafe_code)]
 
+mod memory;
+
 use std::fs::File;
+use std::mem::ManuallyDrop;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use memmap2::{Advice, MmapOptions, MmapRaw};
+
+pub(crate) use memory::Sectors;
 
 /// A writable shared mapping of a whole segment file, or memory that a simulated disk has in the
 /// place of one. Only the log looks into it.
 #[derive(Debug)]
 pub struct Mapping {
-    raw: MmapRaw,
-    /// Of memory only: held while it is stored to, so that its disk can look at all of it as the
-    /// kernel looks at a page that is being written.
-    stores: Option<Mutex<()>>,
+    raw: ManuallyDrop<MmapRaw>,
+    /// Of memory only: where it was stored to. Held while it is stored to, so that its disk can
+    /// look at all of it as the kernel looks at a page that is being written.
+    stores: Option<Mutex<Stores>>,
+}
+
+/// The sectors of a piece of memory that were stored to.
+#[derive(Debug)]
+struct Stores {
+    ever: Sectors,
+    /// Since its disk last looked at them.
+    newly: Sectors,
 }
 
 impl Mapping {
@@ -34,13 +47,14 @@ impl Mapping {
         raw.advise(Advice::Random)?;
         // Residency is a matter of speed; a kernel that can not populate serves faults instead.
         let _ = raw.advise(Advice::PopulateRead);
-        Ok(Self { raw, stores: None })
+        Ok(Self { raw: ManuallyDrop::new(raw), stores: None })
     }
 
     /// Zeroed memory, with no file behind it.
     pub(crate) fn of_memory(len: usize) -> std::io::Result<Self> {
-        let raw = MmapOptions::new().len(len).map_anon()?.into();
-        Ok(Self { raw, stores: Some(Mutex::new(())) })
+        let raw = ManuallyDrop::new(memory::zeroed(len)?);
+        let stores = Stores { ever: Sectors::none(len), newly: Sectors::none(len) };
+        Ok(Self { raw, stores: Some(Mutex::new(stores)) })
     }
 
     /// Stores `bytes` at `offset`. The caller holds the reservation of that range.
@@ -50,7 +64,11 @@ impl Mapping {
     pub(crate) fn store(&self, offset: usize, bytes: &[u8]) {
         let end = offset.checked_add(bytes.len()).expect("a segment is below 2^64 bytes");
         assert!(end <= self.raw.len(), "a store behind the end of the segment");
-        let _held = self.hold_stores();
+        let mut held = self.hold_stores();
+        if let Some(stores) = &mut held {
+            stores.ever.add(offset..end);
+            stores.newly.add(offset..end);
+        }
         // SAFETY: the range is inside the mapping (asserted above), which lives as long as
         // `self`. The caller holds the only reservation of it and nobody holds a reference to
         // unpublished bytes, so this neither races nor invalidates a reference. `bytes` can not
@@ -61,7 +79,7 @@ impl Mapping {
         }
     }
 
-    fn hold_stores(&self) -> Option<std::sync::MutexGuard<'_, ()>> {
+    fn hold_stores(&self) -> Option<MutexGuard<'_, Stores>> {
         let stores = self.stores.as_ref();
         stores.map(|stores| stores.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -71,10 +89,16 @@ impl Mapping {
     /// # Panics
     /// If it is the mapping of a file.
     pub(crate) fn inspect<R>(&self, look: impl FnOnce(&[u8]) -> R) -> R {
-        let _held = self.hold_stores().expect("only memory can be looked at as a whole");
+        self.inspect_stored(|all, _| look(all))
+    }
+
+    /// The same, with the sectors that were stored to since `look` last took them off the list.
+    pub(crate) fn inspect_stored<R>(&self, look: impl FnOnce(&[u8], &mut Sectors) -> R) -> R {
+        let mut held = self.hold_stores().expect("only memory can be looked at as a whole");
         // SAFETY: the range is the whole mapping, which lives as long as `self`. Every store to
         // memory takes the lock that is held until `look` has given the reference back.
-        look(unsafe { std::slice::from_raw_parts(self.raw.as_ptr(), self.raw.len()) })
+        let all = unsafe { std::slice::from_raw_parts(self.raw.as_ptr(), self.raw.len()) };
+        look(all, &mut held.newly)
     }
 
     /// Published bytes. The caller knows that `range` was published, or that nobody writes yet.
@@ -84,6 +108,21 @@ impl Mapping {
         // as the borrow of `self`. Published bytes never change again, so the shared reference is
         // never invalidated by a store. The file is never shortened while it is mapped.
         unsafe { std::slice::from_raw_parts(self.raw.as_ptr().add(range.start), range.len()) }
+    }
+}
+
+impl Drop for Mapping {
+    /// Memory is used again: simulations open logs by the million.
+    fn drop(&mut self) {
+        // SAFETY: it is taken nowhere else, and not looked at again.
+        let raw = unsafe { ManuallyDrop::take(&mut self.raw) };
+        if let Some(stores) = &mut self.stores {
+            let stores = stores.get_mut().unwrap_or_else(PoisonError::into_inner);
+            // SAFETY: the range is the whole mapping, and nobody else has it any more.
+            let all = unsafe { std::slice::from_raw_parts_mut(raw.as_mut_ptr(), raw.len()) };
+            stores.ever.zero(all);
+            memory::keep(raw);
+        }
     }
 }
 

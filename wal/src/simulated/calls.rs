@@ -130,12 +130,12 @@ impl Disk for SimDisk {
         let disk = self.clone();
         self.call(|state| {
             made(state, &path)?;
-            if !state.locks.insert(path.clone()) {
+            if !state.locks.insert(path.to_path_buf()) {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             Ok(state.life)
         })
-        .map(|life| Box::new(SimLock { disk, path: plain(&path), life }) as Box<dyn DiskLock>)
+        .map(|life| Box::new(SimLock { disk, path: path.to_path_buf(), life }) as Box<dyn DiskLock>)
     }
 
     fn nonce(&self) -> u64 {

@@ -74,7 +74,11 @@ impl Inode {
         while !rest.is_empty() {
             let sector = at / SECTOR_LEN;
             let (part, behind) = rest.split_at(rest.len().min((sector + 1) * SECTOR_LEN - at));
-            if cache.inspect(|all| all[at..at + part.len()] != *part) {
+            let differs = cache.inspect_stored(|all, stored| {
+                stored.add(at..at + part.len());
+                all[at..at + part.len()] != *part
+            });
+            if differs {
                 cache.store(at, part);
             }
             self.believed.remove(&sector);
@@ -95,19 +99,24 @@ impl Inode {
     fn write_back(&mut self, mut reaches: impl FnMut() -> bool, kernel_believes: bool) {
         let Some(cache) = &self.cache else { return };
         let (durable, believed) = (&mut self.durable, &mut self.believed);
-        cache.inspect(|all| {
-            let sectors = all.chunks(SECTOR_LEN).zip(durable.chunks_mut(SECTOR_LEN));
-            for (sector, (new, old)) in sectors.enumerate() {
+        cache.inspect_stored(|all, stored| {
+            stored.retain(|sector| {
+                let from = sector * SECTOR_LEN;
+                let to = all.len().min(from + SECTOR_LEN);
+                let (new, old) = (&all[from..to], &mut durable[from..to]);
                 if new == old || believed.get(&sector).is_some_and(|then| then == new) {
-                    continue;
+                    return false;
                 }
                 if reaches() {
                     old.copy_from_slice(new);
                     believed.remove(&sector);
-                } else if kernel_believes {
+                    return false;
+                }
+                if kernel_believes {
                     believed.insert(sector, new.to_vec());
                 }
-            }
+                !kernel_believes
+            });
         });
     }
 
@@ -141,6 +150,7 @@ impl Inode {
         if let Some(cache) = &mut self.cache {
             if Arc::strong_count(cache) > 1 {
                 let copy = cache.inspect(in_memory);
+                copy.inspect_stored(|all, stored| stored.add(0..all.len()));
                 *cache = Arc::new(copy);
             }
         }

@@ -1,8 +1,11 @@
 //! The names on the disk, and the changes of them that are not durable yet.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::ops::Bound;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +19,9 @@ pub(super) enum Node {
     File(Arc<Mutex<Inode>>),
 }
 
-type Table = BTreeMap<PathBuf, Node>;
+/// Paths are [`plain`], so that their bytes tell them apart; and a folder comes before what lies in
+/// it.
+type Table = BTreeMap<OsString, Node>;
 
 /// One change: what lost its name and what got one.
 #[derive(Debug)]
@@ -33,10 +38,10 @@ impl Change {
 
     fn apply(&self, table: &mut Table) {
         if let Some(path) = &self.taken {
-            table.remove(path);
+            table.remove(path.as_os_str());
         }
         if let Some((path, node)) = &self.given {
-            table.insert(path.clone(), node.clone());
+            table.insert(path.clone().into_os_string(), node.clone());
         }
     }
 }
@@ -51,8 +56,15 @@ pub(super) struct Names {
 }
 
 /// A path in the one form the tables use.
-pub(super) fn plain(path: &Path) -> PathBuf {
-    path.components().filter(|part| !matches!(part, Component::CurDir)).collect()
+pub(super) fn plain(path: &Path) -> Cow<'_, Path> {
+    let bytes = path.as_os_str().as_bytes();
+    let is_odd = |pair: &[u8]| pair[0] == b'/' && matches!(pair[1], b'/' | b'.');
+    if bytes.windows(2).any(is_odd) || bytes.starts_with(b".") || bytes.ends_with(b"/") {
+        let parts = path.components().filter(|part| !matches!(part, Component::CurDir));
+        Cow::Owned(parts.collect())
+    } else {
+        Cow::Borrowed(path)
+    }
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -65,11 +77,11 @@ fn is_root(path: &Path) -> bool {
 
 impl Names {
     pub(super) fn get(&self, path: &Path) -> Option<&Node> {
-        self.seen.get(path)
+        self.seen.get(path.as_os_str())
     }
 
     pub(super) fn file(&self, path: &Path) -> io::Result<Arc<Mutex<Inode>>> {
-        match self.seen.get(path) {
+        match self.seen.get(path.as_os_str()) {
             Some(Node::File(inode)) => Ok(Arc::clone(inode)),
             Some(Node::Folder) => Err(io::ErrorKind::IsADirectory.into()),
             None => Err(io::ErrorKind::NotFound.into()),
@@ -77,7 +89,7 @@ impl Names {
     }
 
     pub(super) fn check_folder(&self, path: &Path) -> io::Result<()> {
-        match self.seen.get(path) {
+        match self.seen.get(path.as_os_str()) {
             _ if is_root(path) => Ok(()),
             Some(Node::Folder) => Ok(()),
             Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
@@ -87,11 +99,13 @@ impl Names {
 
     pub(super) fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
         self.check_folder(dir)?;
-        let behind = (Bound::Excluded(dir), Bound::Unbounded);
-        let below =
-            self.seen.range::<Path, _>(behind).take_while(|(path, _)| path.starts_with(dir));
-        let here = below.filter(|(path, _)| folder_of(path) == dir);
-        Ok(here.map(|(path, _)| path.clone()).collect())
+        let mut first = dir.as_os_str().to_owned();
+        first.push(if is_root(dir) { "" } else { "/" });
+        let behind = (Bound::Included(first.as_os_str()), Bound::Unbounded);
+        let below = self.seen.range::<OsStr, _>(behind).map(|(path, _)| path);
+        let below = below.take_while(|path| path.as_bytes().starts_with(first.as_bytes()));
+        let here = below.map(Path::new).filter(|path| folder_of(path) == dir);
+        Ok(here.map(Path::to_owned).collect())
     }
 
     fn change(&mut self, change: Change) -> io::Result<()> {
@@ -156,8 +170,8 @@ impl Names {
         // What lies in a folder goes with its name. A folder comes before what lies in it.
         let mut reached = Table::new();
         for (path, node) in std::mem::take(&mut self.durable) {
-            let folder = folder_of(&path);
-            if is_root(folder) || matches!(reached.get(folder), Some(Node::Folder)) {
+            let folder = folder_of(Path::new(&path));
+            if is_root(folder) || matches!(reached.get(folder.as_os_str()), Some(Node::Folder)) {
                 reached.insert(path, node);
             }
         }
@@ -175,9 +189,9 @@ impl Names {
         })
     }
 
-    pub(super) fn durable_files(&self) -> impl Iterator<Item = (&PathBuf, &Arc<Mutex<Inode>>)> {
+    pub(super) fn durable_files(&self) -> impl Iterator<Item = (&Path, &Arc<Mutex<Inode>>)> {
         self.durable.iter().filter_map(|(path, node)| match node {
-            Node::File(inode) => Some((path, inode)),
+            Node::File(inode) => Some((Path::new(path), inode)),
             Node::Folder => None,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::inode::Inode;
@@ -153,7 +153,7 @@ impl State {
 
     pub(super) fn rot(&self, suffix: &str, seed: u64) -> Option<(PathBuf, u64)> {
         let mut random = Random::new(seed);
-        let fits = |path: &PathBuf| {
+        let fits = |path: &Path| {
             path.extension().is_some_and(|extension| extension == "wal")
                 && path.to_string_lossy().ends_with(suffix)
         };
@@ -164,11 +164,11 @@ impl State {
         }
         let (path, inode) = files[random.pick(files.len())];
         let offset = locked(inode).rot(&mut random)?;
-        Some((path.clone(), offset as u64))
+        Some((path.to_owned(), offset as u64))
     }
 
     pub(super) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let files = self.names.durable_files();
-        files.map(|(path, inode)| (path.clone(), locked(inode).durable().to_vec())).collect()
+        files.map(|(path, inode)| (path.to_owned(), locked(inode).durable().to_vec())).collect()
     }
 }

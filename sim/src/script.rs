@@ -13,6 +13,7 @@ use towline_protocol::lsn::Lsn;
 use towline_protocol::machine::{Action, Failure};
 use towline_protocol::voters::{Voter, Voters};
 
+use crate::disk::Copy;
 use crate::node::{self, Clock, name};
 use crate::rng::Rng;
 use crate::world::World;
@@ -27,6 +28,8 @@ pub struct Cluster {
     world: World,
     /// How many of the ends that were told have been asked for.
     heard: Vec<usize>,
+    /// By node: a disk that was taken out of it, and which one it is.
+    shelf: Vec<Option<(Copy, usize)>>,
 }
 
 /// A write that was executed, and may be acknowledged yet.
@@ -91,7 +94,7 @@ impl Cluster {
             node.clock = Clock { ahead_ms: 0, rate: 1_000 };
             node.peers = (0..nodes).filter(|peer| *peer != at).collect();
         }
-        Self { world, heard: vec![0; nodes] }
+        Self { world, heard: vec![0; nodes], shelf: (0..nodes).map(|_| None).collect() }
     }
 
     /// The same cluster, on which clients write and read all the time on every node that says

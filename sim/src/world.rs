@@ -452,5 +452,6 @@ fn founded(at: usize, n: usize, voters: &Voters, rng: &mut Rng) -> Node {
         peers,
         copy: None,
         replaced: false,
+        refused: None,
     }
 }

@@ -4,6 +4,7 @@ use towline_protocol::epoch::Epoch;
 use towline_protocol::machine::{Change, Failover, Failure};
 use towline_protocol::record::RecordKind;
 use towline_protocol::voters::{Voter, Voters};
+use towline_wal::WalError;
 
 use super::{Asked, Cluster, Written};
 use crate::engine::{KEYS, Put};
@@ -15,7 +16,7 @@ pub(super) const EXTRA_LEN: usize = 100;
 
 impl Cluster {
     /// Executes a write to `key` on `node`; whether it is acknowledged is another matter. `None`
-    /// if the node takes none.
+    /// if the node takes none, or has no room for it.
     pub fn execute(&mut self, node: usize, key: u8) -> Option<Written> {
         self.execute_long(node, key, EXTRA_LEN)
     }
@@ -35,7 +36,11 @@ impl Cluster {
         let mut payload = Vec::new();
         put.encode(extra, &mut payload);
         let up = self.world.running(node);
-        let end = up.wal.append(RecordKind::Data, 0, &payload).expect("the disk takes it").end;
+        let end = match up.wal.append(RecordKind::Data, 0, &payload) {
+            Ok(appended) => appended.end,
+            Err(WalError::NoSpace(_)) => return None,
+            Err(error) => panic!("n{node} can not append: {error}"),
+        };
         up.view[usize::from(key)] = value;
         up.machine.handle_appended(end);
         up.writes.push(Write { value, end, epoch });
@@ -94,6 +99,11 @@ impl Cluster {
         for other in (0..self.len()).filter(|other| *other != node) {
             self.cut(node, other);
         }
+    }
+
+    /// Breaks every connection there is; nodes dial again.
+    pub fn break_connections(&mut self) {
+        self.world.net.break_all();
     }
 
     /// Nothing is cut, lost or repeated any more.
@@ -183,6 +193,36 @@ impl Cluster {
         self.world.replace(node);
     }
 
+    /// Takes the disk of `node` out, power off, and puts it on the shelf. The node is founded anew
+    /// on an empty one, as by [`Cluster::wipe`].
+    pub fn replace_disk(&mut self, node: usize) {
+        self.world.crash(node, true);
+        self.shelf[node] =
+            Some((self.world.nodes[node].store.copy(), self.world.checks.disk(node)));
+        self.world.replace(node);
+    }
+
+    /// Exchanges the disk of `node` for the one on the shelf, power off, and starts it.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn exchange_disk(&mut self, node: usize) {
+        self.world.crash(node, true);
+        let seed = self.world.rng.next();
+        let at = &mut self.world.nodes[node];
+        let (copy, disk) = self.shelf[node].take().expect("a disk was put on the shelf");
+        self.shelf[node] = Some((at.store.copy(), self.world.checks.disk(node)));
+        at.store = at.store.restored(&copy, seed);
+        self.world.checks.put_back(node, disk);
+        self.restart(node);
+    }
+
+    /// Whatever `survivor` does not hold now need not survive: said before a loss that the rules
+    /// are not to blame for, while all who hold more are down.
+    pub fn give_up_all_but(&mut self, survivor: usize) {
+        self.world.checks.give_up(survivor);
+    }
+
     /// Keeps a copy of what is on the disk of `node`.
     pub fn back_up(&mut self, node: usize) {
         self.world.nodes[node].copy = Some(self.world.nodes[node].store.copy());
@@ -213,25 +253,30 @@ impl Cluster {
     /// # Panics
     /// If `node` never voted.
     pub fn grant(&mut self, primary: usize, node: usize) -> Result<(), Failure> {
-        let incarnation = self.world.checks.incarnation(node);
+        let incarnation = self.incarnation(node);
         let voters = self.running(primary).machine.voters().granting(name(node), incarnation);
         self.change(primary, Change { voters: voters.expect("it is a voter"), lease_ms: 0 })
     }
 
-    /// From the next epoch on these nodes vote and a majority of them commits.
+    /// From the next epoch on these nodes vote and `w` of them commit, or a majority if `None`.
     ///
     /// # Errors
     /// [`Failure`] if the primary can not do so.
     ///
     /// # Panics
     /// If there are none, or more than five.
-    pub fn set_voters(&mut self, primary: usize, nodes: &[usize]) -> Result<(), Failure> {
+    pub fn set_voters(
+        &mut self,
+        primary: usize,
+        nodes: &[usize],
+        w: Option<u8>,
+    ) -> Result<(), Failure> {
         let voter = |node: &usize| Voter {
             node: name(*node),
             incarnation: self.world.checks.incarnation(*node),
             zone: String::new(),
         };
-        let voters = Voters::new(nodes.iter().map(voter).collect(), None);
+        let voters = Voters::new(nodes.iter().map(voter).collect(), w);
         self.change(primary, Change { voters: voters.expect("1 to 5 voters"), lease_ms: 0 })
     }
 

@@ -1,9 +1,12 @@
 //! What a test can see.
 
 use towline_protocol::epoch::Epoch;
+use towline_protocol::frame::Refusal;
+use towline_protocol::id::Incarnation;
 use towline_protocol::lsn::Lsn;
 use towline_protocol::machine::{RoleView, Verdict};
 use towline_protocol::record::Digest;
+use towline_protocol::voters::Voters;
 use towline_wal::WalError;
 use towline_wal::simulated::SimDisk;
 
@@ -129,6 +132,36 @@ impl Cluster {
         self.world.checks.unanswered().len()
     }
 
+    /// Why `node` is quarantined; `None` if it is not.
+    #[must_use]
+    pub fn quarantine(&self, node: usize) -> Option<&str> {
+        self.running(node).machine.quarantine()
+    }
+
+    /// Why `node` was refused last by one it dialed; `None` if it never was refused.
+    #[must_use]
+    pub fn refused(&self, node: usize) -> Option<Refusal> {
+        self.world.nodes[node].refused
+    }
+
+    /// The incarnation of the disk that `node` has.
+    #[must_use]
+    pub fn incarnation(&self, node: usize) -> Incarnation {
+        self.world.checks.incarnation(node)
+    }
+
+    /// The voters by the newest BARRIER that `node` holds.
+    #[must_use]
+    pub fn voters(&self, node: usize) -> &Voters {
+        self.running(node).machine.voters()
+    }
+
+    /// Whether the newest epoch in the log of `node` began with an accepted loss.
+    #[must_use]
+    pub fn began_with_a_loss(&self, node: usize) -> bool {
+        self.running(node).wal.history().starts().last().is_some_and(|start| start.accepted_loss)
+    }
+
     /// What became of the write, by `node`.
     #[must_use]
     pub fn verdict(&self, node: usize, written: &Written) -> Verdict {
@@ -139,6 +172,13 @@ impl Cluster {
     #[must_use]
     pub fn disk(&self, node: usize) -> &SimDisk {
         &self.world.nodes[node].store.disk
+    }
+
+    /// Whether anything was ever cut off the log of `node`.
+    #[must_use]
+    pub fn was_cut(&self, node: usize) -> bool {
+        let files = self.disk(node).files();
+        files.iter().any(|(path, _)| path.to_string_lossy().contains("salvage"))
     }
 
     /// Whether the salvage of `node` holds a record of this write.

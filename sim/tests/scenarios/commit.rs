@@ -3,7 +3,7 @@
 use towline_protocol::machine::Failure;
 use towline_sim::script::Cluster;
 
-use crate::{LONG_MS, PATIENCE_MS, each, working};
+use crate::{LONG_MS, PATIENCE_MS, each, insist, working};
 
 #[test]
 fn a_commit_waits_while_fewer_than_w_voters_live() {
@@ -111,7 +111,7 @@ fn a_wiped_voter_counts_only_once_granted() {
         let streams = |cluster: &Cluster| cluster.streams(1) && cluster.streams(2);
         assert!(cluster.run_until(PATIENCE_MS, streams));
         let primary = cluster.primary_within(PATIENCE_MS);
-        cluster.grant(primary, 1).unwrap();
+        insist(&mut cluster, |cluster| cluster.grant(primary, 1));
         assert!(cluster.run_until(PATIENCE_MS, |cluster| cluster.votes(1)));
         let primary = cluster.primary_within(PATIENCE_MS);
         cluster.kill(2);
@@ -184,12 +184,7 @@ fn the_voters_change_while_clients_write_and_the_new_ones_count() {
                 |cluster: &Cluster| cluster.is_open(0) && (1..5).all(|node| cluster.streams(node));
             assert!(cluster.run_until(PATIENCE_MS, settled));
             let before = cluster.epochs(0).len();
-            let asked = (0..LONG_MS).find_map(|_| {
-                cluster.run_for(1);
-                // Under load those that did not count so far lag by a moment, and are refused.
-                cluster.set_voters(0, voters).ok()
-            });
-            assert!(asked.is_some(), "{voters:?} never stood ready");
+            insist(&mut cluster, |cluster| cluster.set_voters(0, voters, None));
             assert!(cluster.run_until(PATIENCE_MS, |cluster| {
                 cluster.is_open(0) && cluster.epochs(0).len() > before
             }));

@@ -4,7 +4,7 @@ use towline_protocol::machine::RoleView;
 use towline_wal::{Disk, WalError};
 
 use crate::forge::{Log, SEGMENT_LEN};
-use crate::{CAREFUL, LONG_MS, PATIENCE_MS, each, working};
+use crate::{CAREFUL, LONG_MS, PATIENCE_MS, each, insist, working};
 
 /// A log of several segments that was closed, and how many there are.
 fn closed() -> (Log, u64) {
@@ -108,7 +108,7 @@ fn a_node_that_misses_a_segment_is_rebuilt_from_its_peers_and_counts_once_grante
             cluster.is_up(2) && cluster.flushed(2) == last.end
         }));
         assert!(!cluster.votes(2));
-        cluster.grant(0, 2).unwrap();
+        insist(&mut cluster, |cluster| cluster.grant(0, 2));
         assert!(cluster.run_until(PATIENCE_MS, |cluster| cluster.votes(2)));
         cluster.ends_well();
     });
@@ -174,7 +174,7 @@ fn a_disk_restored_from_a_backup_unnoticed_is_found_out_and_counts_no_more() {
         cluster.restart(1);
         assert!(cluster.run_until(PATIENCE_MS, |cluster| cluster.is_acknowledged(&waits)));
         let primary = cluster.primary_within(PATIENCE_MS);
-        cluster.grant(primary, 2).unwrap();
+        insist(&mut cluster, |cluster| cluster.grant(primary, 2));
         assert!(cluster.run_until(PATIENCE_MS, |cluster| cluster.votes(2)));
         cluster.ends_well();
     });

@@ -1,5 +1,5 @@
-//! Logs on a simulated disk whose files are tampered with, byte by byte as docs/design/wal-format.md
-//! describes them and without the log's own code.
+//! Logs on a simulated disk whose files are tampered with, byte by byte as
+//! docs/design/wal-format.md describes them and without the log's own code.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -7,13 +7,18 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod commit;
+mod connections;
 mod disk;
 mod end_of_wal;
 mod forge;
+mod grants;
+mod hand_over;
+mod loss;
 mod promotion;
 mod rejoin;
+mod voters;
 
-use towline_protocol::machine::Failover;
+use towline_protocol::machine::{Failover, Failure};
 use towline_sim::script::Cluster;
 
 /// How many orders of events each scenario is run in.
@@ -27,6 +32,9 @@ const LONG_MS: u64 = 2_500;
 const FORCE: Failover = Failover { force: true, accept_loss: false, grant: None };
 /// Promote unless a primary is alive.
 const CAREFUL: Failover = Failover { force: false, accept_loss: false, grant: None };
+
+/// Promote although what only others hold is lost; they are stopped.
+const LOSS: Failover = Failover { force: true, accept_loss: true, grant: None };
 
 /// Runs `scenario` from every seed.
 fn each(scenario: impl Fn(u64)) {
@@ -45,4 +53,14 @@ fn working(seed: u64, nodes: usize) -> Cluster {
     });
     assert!(caught_up, "every replica follows");
     cluster
+}
+
+/// Has the operator ask again until it is done: those who follow lag by a moment, and a change is
+/// refused rather than begun on too few of them.
+fn insist(cluster: &mut Cluster, ask: impl Fn(&mut Cluster) -> Result<(), Failure>) {
+    let ended_ms = cluster.now_ms() + PATIENCE_MS;
+    while let Err(refused) = ask(cluster) {
+        assert!(cluster.now_ms() < ended_ms, "still refused: {refused}");
+        cluster.run_for(1);
+    }
 }

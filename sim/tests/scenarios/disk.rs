@@ -1,6 +1,7 @@
 //! Files that are gone, cut short, changed or not ours; and disks that fail.
 
 use towline_protocol::machine::RoleView;
+use towline_sim::script::Cluster;
 use towline_wal::{Disk, WalError};
 
 use crate::forge::{Log, SEGMENT_LEN};
@@ -162,7 +163,7 @@ fn a_disk_restored_from_a_backup_unnoticed_is_found_out_and_counts_no_more() {
         cluster.restore_unnoticed(2);
         assert!(cluster.votes(2), "it takes itself for the voter that it was");
         assert!(cluster.flushed(2) < last.end, "and lacks what that one acknowledged");
-        let found_out = |cluster: &towline_sim::script::Cluster| {
+        let found_out = |cluster: &Cluster| {
             cluster.is_up(2) && !cluster.votes(2) && cluster.flushed(2) >= last.end
         };
         assert!(cluster.run_until(PATIENCE_MS, found_out));
@@ -176,6 +177,44 @@ fn a_disk_restored_from_a_backup_unnoticed_is_found_out_and_counts_no_more() {
         let primary = cluster.primary_within(PATIENCE_MS);
         insist(&mut cluster, |cluster| cluster.grant(primary, 2));
         assert!(cluster.run_until(PATIENCE_MS, |cluster| cluster.votes(2)));
+        cluster.ends_well();
+    });
+}
+
+#[test]
+fn a_replica_whose_sync_fails_acknowledges_nothing_until_it_has_started_again() {
+    each(|seed| {
+        let mut cluster = working(seed, 3);
+        cluster.kill(2);
+        cluster.disk(1).fail_syncs(1);
+        let written = cluster.execute(0, 1).unwrap();
+        let stopped = cluster.run_until(PATIENCE_MS, |cluster| {
+            assert!(!cluster.is_acknowledged(&written), "one disk is not enough");
+            !cluster.is_up(1)
+        });
+        assert!(stopped, "a failed sync is not tried again on the same opening of the log");
+        assert!(cluster.run_until(PATIENCE_MS, |cluster| cluster.is_acknowledged(&written)));
+        cluster.restart(2);
+        cluster.ends_well();
+    });
+}
+
+#[test]
+fn a_primary_with_a_full_disk_takes_no_more_and_loses_nothing_it_took() {
+    each(|seed| {
+        let mut cluster = working(seed, 3);
+        cluster.set_full(0, true);
+        let taken: Vec<_> = std::iter::from_fn(|| cluster.execute_long(0, 0, 15_000)).collect();
+        assert!(!taken.is_empty() && taken.len() < 40, "{} fit", taken.len());
+        let all = |cluster: &Cluster| taken.iter().all(|written| cluster.is_acknowledged(written));
+        assert!(cluster.run_until(PATIENCE_MS, all), "what there was room for is committed");
+        assert!(cluster.is_open(0), "and the primary goes on");
+        let asked = cluster.read(0, 0).unwrap();
+        assert!(cluster.run_until(PATIENCE_MS, |cluster| cluster.is_answered(&asked)));
+        assert_eq!(cluster.execute_long(0, 0, 15_000), None);
+        cluster.set_full(0, false);
+        cluster.run_for(LONG_MS);
+        cluster.write(0, 1);
         cluster.ends_well();
     });
 }

@@ -11,6 +11,7 @@ use crate::forge::{EPOCH, Forged, HEADER_LEN, Log};
 
 /// How many records the log holds before its tail.
 const RECORDS: usize = 20;
+const PAGE_LEN: usize = 4_096;
 
 /// A log whose process died, with these bytes behind its last record.
 fn with_tail(seed: u64, tail: impl Fn(Forged, &Log) -> Vec<u8>) -> (Log, Lsn) {
@@ -195,4 +196,86 @@ fn a_log_with_a_hole_below_a_promise_is_refused_and_nothing_is_changed() {
         files.into_iter().filter(|(path, _)| !path.ends_with("lock")).collect()
     };
     assert_eq!(of_log(log.disk.files()), of_log(before));
+}
+
+/// A record that lies on several pages is whole or not there.
+#[test]
+fn a_log_with_a_forged_tail_across_pages_of_which_one_is_blank_is_cut_there() {
+    for blank in 1..3 {
+        is_torn("payload's checksum", |good, _| {
+            let mut bytes = Forged { payload: vec![0xab; 12_000], ..good.clone() }.bytes();
+            let page = (good.lsn as usize / PAGE_LEN + blank) * PAGE_LEN - good.lsn as usize;
+            bytes[page..page + PAGE_LEN].fill(0);
+            bytes
+        });
+    }
+}
+
+/// What a crash in the middle of a long record leaves is no record, whatever came of its end.
+#[test]
+fn a_log_with_only_the_first_pages_of_a_long_record_is_cut_there() {
+    is_torn("payload's checksum", |good, _| {
+        let long = Forged { payload: vec![0xab; 12_000], ..good.clone() }.bytes();
+        let page = (good.lsn as usize / PAGE_LEN + 1) * PAGE_LEN - good.lsn as usize;
+        long[..page].to_vec()
+    });
+}
+
+#[test]
+fn records_that_were_not_flushed_are_there_whole_or_not_at_all_after_a_power_cut() {
+    let mut kept = [0; 5];
+    for seed in 0..100 {
+        let mut log = Log::of(seed, RECORDS);
+        log.kill();
+        let (wal, _) = log.open().unwrap();
+        for _ in 0..4 {
+            wal.append(RecordKind::Data, 0, &[0xcd; 6_000]).unwrap();
+        }
+        log.disk.writeback();
+        drop(wal);
+        log.disk.power_cut();
+        let (wal, report) = log.open().unwrap();
+        let contents = Log::contents(&wal);
+        let long = contents.len() - RECORDS;
+        assert!(contents[RECORDS..].iter().all(|payload| payload == &[0xcd; 6_000]));
+        assert!(report.torn.is_some() || long == 4 || contents.len() == RECORDS);
+        kept[long] += 1;
+        // Cut or not: it goes on, and the next power cut finds what was flushed.
+        wal.append(RecordKind::Data, 0, &[0xef; 300]).unwrap();
+        let end = wal.flush().unwrap();
+        drop(wal);
+        log.disk.power_cut();
+        let (wal, _) = log.open().unwrap();
+        assert_eq!((wal.appended(), Log::contents(&wal).len()), (end, contents.len() + 1));
+        log.append(&wal, 1);
+    }
+    assert!(kept[0] > 0 && kept[1..4].iter().sum::<i32>() > 0, "all kinds of luck: {kept:?}");
+}
+
+#[test]
+fn a_recovery_that_dies_in_any_of_its_calls_is_done_again() {
+    let mut interrupted = 0;
+    for calls in 0..60 {
+        for power in [false, true] {
+            let (mut log, end) = with_tail(calls, |good, _| good.bytes()[..100].to_vec());
+            log.disk.die_after(calls);
+            let died = log.open().is_err();
+            interrupted += u32::from(died);
+            if power {
+                log.disk.power_cut()
+            } else {
+                log.kill()
+            }
+            let (wal, _) = log.open().unwrap();
+            assert_eq!(wal.appended(), end, "died in call {calls}, power cut: {power}");
+            assert!(log.holds_its_own(&wal));
+            log.append(&wal, 2);
+            drop(wal);
+            log.disk.power_cut();
+            let (wal, report) = log.open().unwrap();
+            assert_eq!(report.torn, None);
+            assert!(log.holds_its_own(&wal));
+        }
+    }
+    assert!(interrupted > 10, "a recovery makes calls enough to die in: {interrupted}");
 }

@@ -304,3 +304,23 @@ fn a_replica_that_was_paused_through_a_failover_and_is_promoted_has_everything()
         cluster.ends_well();
     });
 }
+
+#[test]
+fn a_node_that_is_promoted_twice_leads_once() {
+    each(|seed| {
+        let mut cluster = working(seed, 3);
+        let kept = cluster.write(0, 0);
+        cluster.kill(0);
+        cluster.promote(1, FORCE).unwrap();
+        let again = cluster.promote(1, FORCE);
+        assert!(matches!(again, Err(Failure::OtherCandidate { .. })), "{again:?}");
+        assert!(cluster.run_until(PATIENCE_MS, |cluster| cluster.is_open(1)));
+        let epoch = cluster.fence(1);
+        assert_eq!(cluster.promote(1, FORCE), Err(Failure::AlreadyPrimary(epoch)));
+        assert_eq!(cluster.value(1, 0), kept.value());
+        cluster.write(1, 1);
+        assert_eq!(cluster.fence(1), epoch, "the second call changed nothing");
+        cluster.restart(0);
+        cluster.ends_well();
+    });
+}

@@ -105,13 +105,6 @@ fn a_primary_that_dies_while_the_voters_change_loses_nothing() {
             cluster.run_for(100);
             let opened = [1, 3, 2, 4].iter().find(|node| cluster.promoted(**node, CAREFUL).is_ok());
             if opened.is_none() {
-                for node in [1, 2, 3, 4] {
-                    println!(
-                        "{after_ms} {seed} {:?} {:?}",
-                        cluster.epochs(node),
-                        cluster.promoted(node, crate::LOSS)
-                    );
-                }
                 cluster.restart(0);
             }
             let primary = cluster.primary_within(PATIENCE_MS);

@@ -16,7 +16,7 @@ const USAGE: &str = "usage: towline-sim [--seeds A..B] [--threads N] [--trace]
        towline-sim --plant NAME    runs seeds until the bug is found
        towline-sim --all-plants    the same for each";
 /// Within so many seeds every planted bug is found.
-const PLANT_SEEDS: u64 = 5_000;
+const PLANT_SEEDS: u64 = 20_000;
 
 enum Task {
     Run,

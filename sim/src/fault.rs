@@ -17,8 +17,8 @@ impl World {
         self.at(pause_ms, Event::Fault);
         let n = self.nodes.len() as u64;
         let (a, b) = (self.rng.below(n) as usize, self.rng.below(n) as usize);
-        if self.leases && self.rng.chance(30) {
-            return self.replace_unheard(b);
+        if self.lease_ms > 0 && self.rng.chance(50) {
+            return self.replace_unheard();
         }
         match self.rng.below(28) {
             0 | 1 => self.crash_for_a_while(a),
@@ -73,6 +73,7 @@ impl World {
         for link in up.serving.into_keys().chain(followed) {
             self.net.close(link);
         }
+        self.nodes[node].late.clear();
         self.checks.unknown(&up.writes);
         self.checks.down(node);
         let disk = &self.nodes[node].store.disk;
@@ -152,19 +153,26 @@ impl World {
 
     /// The primary is out of reach and goes on reading, while another takes over. At times the
     /// others have just started, and remember no promise.
-    pub(crate) fn replace_unheard(&mut self, other: usize) {
-        let Some(primary) = self.open_primary().filter(|primary| *primary != other) else { return };
+    pub(crate) fn replace_unheard(&mut self) {
+        let Some(primary) = self.open_primary() else { return };
+        let others = (0..self.nodes.len()).filter(|node| *node != primary);
+        let others: Vec<usize> = others.filter(|node| self.checks.counts(*node)).collect();
+        if others.is_empty() {
+            return;
+        }
+        let other = others[self.rng.below(others.len() as u64) as usize];
         if self.rng.chance(40) {
             // What reached it before the cut it handles late.
             let pause_ms = self.rng.range(TIMING.candidate_ms / 2, TIMING.candidate_ms);
             self.pause(primary, pause_ms);
         }
+        let restarted = self.rng.chance(30);
         for peer in (0..self.nodes.len()).filter(|peer| *peer != primary) {
             for (from, to) in [(primary, peer), (peer, primary)] {
                 self.net.cut(from, to);
                 self.at(2 * TIMING.candidate_ms, Event::Mend(from, to));
             }
-            if self.rng.chance(30) {
+            if restarted {
                 self.crash(peer, false);
                 self.restart(peer);
             }

@@ -15,8 +15,10 @@ const USAGE: &str = "usage: towline-sim [--seeds A..B] [--threads N] [--trace]
        towline-sim --plants    names the planted bugs
        towline-sim --plant NAME    runs seeds until the bug is found
        towline-sim --all-plants    the same for each";
+/// How many seeds were begun, for a report from the midst of one.
+static BEGUN: AtomicU64 = AtomicU64::new(0);
 /// Within so many seeds every planted bug is found.
-const PLANT_SEEDS: u64 = 5_000;
+const PLANT_SEEDS: u64 = 20_000;
 
 enum Task {
     Run,
@@ -35,7 +37,8 @@ struct Arguments {
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut parsed = Arguments { task: Task::Run, seeds: 0..1_000, threads: 1, tells: false };
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let mut parsed = Arguments { task: Task::Run, seeds: 0..1_000, threads, tells: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
@@ -66,6 +69,7 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
 fn report(seed: u64, plant: Option<Plant>, what: &str) {
     let Some(plant) = plant else {
         println!("seed {seed}: {what}; rerun: {}", rerun(seed));
+        println!("sim: runs={} failed=1", BEGUN.load(Ordering::Relaxed));
         std::process::exit(1);
     };
     println!("{plant}: found by seed {seed}: {what}");
@@ -110,6 +114,7 @@ fn run_all(arguments: &Arguments) -> bool {
                     if seed >= arguments.seeds.end {
                         return;
                     }
+                    BEGUN.fetch_add(1, Ordering::Relaxed);
                     if let Some(ran) = run(seed, None, arguments.tells) {
                         virtual_ms.fetch_add(ran.virtual_ms, Ordering::Relaxed);
                     }

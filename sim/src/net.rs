@@ -37,6 +37,8 @@ struct Link {
 #[derive(Debug)]
 pub(crate) struct Net {
     links: BTreeMap<LinkId, Link>,
+    /// The ends of those that are closed: what had arrived by then is read all the same.
+    closed: BTreeMap<LinkId, [usize; 2]>,
     next: LinkId,
     /// `cut[a][b]`: nothing gets from a to b while this is above zero. Faults overlap.
     cut: Vec<Vec<u32>>,
@@ -50,6 +52,7 @@ impl Net {
     pub(crate) fn new(nodes: usize, rng: &mut Rng) -> Self {
         Self {
             links: BTreeMap::new(),
+            closed: BTreeMap::new(),
             next: 0,
             cut: vec![vec![0; nodes]; nodes],
             loss: rng.below(30),
@@ -65,7 +68,9 @@ impl Net {
     }
 
     pub(crate) fn close(&mut self, link: LinkId) {
-        self.links.remove(&link);
+        if let Some(Link { ends, .. }) = self.links.remove(&link) {
+            self.closed.insert(link, ends);
+        }
     }
 
     /// Breaks one connection, if there is any.
@@ -84,9 +89,10 @@ impl Net {
         self.links.contains_key(&link)
     }
 
-    /// The node at the other end.
+    /// The node at the other end, also of a connection that is closed.
     pub(crate) fn peer(&self, link: LinkId, node: usize) -> Option<usize> {
-        let [dialer, peer] = self.links.get(&link)?.ends;
+        let ends = self.links.get(&link).map(|link| link.ends);
+        let [dialer, peer] = ends.or_else(|| self.closed.get(&link).copied())?;
         Some(if node == dialer { peer } else { dialer })
     }
 

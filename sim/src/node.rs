@@ -44,6 +44,8 @@ pub(crate) struct Node {
     /// While it is paused: until when, and what happened to it meanwhile, which it handles then.
     pub(crate) paused_until_ms: Option<u64>,
     pub(crate) late: Vec<Event>,
+    /// It is handling that now.
+    pub(crate) wakes: bool,
     /// Whom its configuration names.
     pub(crate) peers: Vec<usize>,
     /// A backup of its disk.

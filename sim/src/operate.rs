@@ -112,7 +112,7 @@ impl World {
 
     /// From the start where reads go by leases.
     pub(crate) fn want_lease(&mut self) {
-        if self.leases && self.lease_ms == 0 && self.rng.chance(20) {
+        if self.leases && self.lease_ms == 0 && self.rng.chance(50) {
             if let Some(primary) = self.open_primary() {
                 self.change_lease(primary);
             }
@@ -120,12 +120,15 @@ impl World {
     }
 
     fn change_lease(&mut self, primary: usize) {
-        self.lease_ms = if self.rng.chance(90) { self.rng.range(60, 300) as u32 } else { 0 };
+        self.lease_ms = if self.rng.chance(90) { self.rng.range(60, 400) as u32 } else { 0 };
         let (now_ms, lease_ms) = (self.local_ms(primary), self.lease_ms);
         if let Some(up) = self.up(primary) {
             let voters = up.machine.voters().clone();
             let refused = up.machine.change(Change { voters, lease_ms }, now_ms).err();
             self.say(|_| format!("n{primary} goes by leases of {lease_ms} ms: {refused:?}"));
+            if refused.is_some() {
+                self.lease_ms = 0;
+            }
         }
         self.pump(primary);
     }

@@ -50,7 +50,8 @@ impl World {
         to: usize,
         packet: Packet,
     ) -> Result<(), WalError> {
-        if !self.net.is_open(link) || self.nodes[to].up.is_none() {
+        let arrives = self.net.is_open(link) || self.nodes[to].wakes;
+        if !arrives || self.nodes[to].up.is_none() {
             self.net.close(link);
             return Ok(());
         }

@@ -149,7 +149,7 @@ impl World {
         let voters = Voters::new((0..voting).map(voter).collect(), w).expect("1 to 5 voters");
         let mut world = Self::founded(seed, rng, n, voters);
         world.changes = world.rng.chance(20);
-        world.leases = world.rng.chance(25);
+        world.leases = voting > 2 && world.rng.chance(40);
         world.large = [FEW, FEW, FEW, 10, 70][world.rng.below(5) as usize];
         (world.plant, world.tells) = (plant, tells);
         world.at(1, Event::Client);
@@ -215,7 +215,11 @@ impl World {
     fn happen(&mut self, event: Event) {
         let Some((node, life)) = event.node() else { return self.happen_outside(event) };
         if self.nodes[node].paused_until_ms.is_some() {
-            return self.nodes[node].late.push(event);
+            let lost = matches!(event, Event::Packet(link, ..) if !self.net.is_open(link));
+            if !lost {
+                self.nodes[node].late.push(event);
+            }
+            return;
         }
         let is_up = self.nodes[node].up.is_some();
         if !is_up || life.is_some_and(|life| life != self.nodes[node].life) {
@@ -254,10 +258,7 @@ impl World {
             Event::Client => self.client(),
             Event::Fault => self.fault(),
             Event::Operator => self.look_after(),
-            Event::Unheard if !self.quiet => {
-                let other = self.rng.below(self.nodes.len() as u64) as usize;
-                self.replace_unheard(other);
-            }
+            Event::Unheard if !self.quiet => self.replace_unheard(),
             Event::Restart(node) if self.nodes[node].up.is_none() => self.restart(node),
             Event::Room(node) => self.make_room(node),
             Event::Mend(from, to) => self.net.mend(from, to),
@@ -270,9 +271,11 @@ impl World {
         // An earlier end of a pause that was made longer is none.
         if self.nodes[node].paused_until_ms.is_some_and(|until_ms| until_ms <= self.now_ms) {
             self.nodes[node].paused_until_ms = None;
+            self.nodes[node].wakes = true;
             for event in std::mem::take(&mut self.nodes[node].late) {
                 self.happen(event);
             }
+            self.nodes[node].wakes = false;
         }
     }
 
@@ -449,6 +452,7 @@ fn founded(at: usize, n: usize, voters: &Voters, rng: &mut Rng) -> Node {
         clock: Clock { ahead_ms: rng.below(1_000), rate: rng.range(950, 1_050) },
         paused_until_ms: None,
         late: Vec::new(),
+        wakes: false,
         peers,
         copy: None,
         replaced: false,

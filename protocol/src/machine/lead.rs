@@ -72,6 +72,7 @@ impl Leading {
     fn begin_leases(&mut self, now_ms: u64) {
         self.sent = Sent::default();
         self.beat(now_ms);
+        self.count_echoes(now_ms); // A single voter is its own commit set.
     }
 
     /// How far W voters have echoed; begins the next round if one is waited for.

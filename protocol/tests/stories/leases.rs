@@ -5,7 +5,7 @@ use towline_protocol::frame::Ack;
 use towline_protocol::machine::Action;
 use towline_protocol::terms::{Terms, VoterSets};
 
-use crate::{BARRIER_END, ack, actions, candidate_of, new_primary, node, positions, voters};
+use crate::{BARRIER_END, ack, actions, alone, candidate_of, new_primary, node, positions, voters};
 
 const LEASE_MS: u32 = 200;
 
@@ -36,6 +36,15 @@ fn a_heartbeat_that_asked_for_nothing_renews_no_lease() {
     let (sent_ms, usable_ms) = (60, u64::from(LEASE_MS) * 7 / 8);
     assert!(machine.has_lease(sent_ms + usable_ms - 1));
     assert!(!machine.has_lease(sent_ms + usable_ms), "it runs from the sending");
+}
+
+/// The heartbeat with which leases begin was echoed by nobody where there is nobody else: reads
+/// waited for its round until something was written.
+#[test]
+fn a_single_voter_reads_as_soon_as_it_is_open() {
+    let mut machine = alone();
+    let round = machine.request_round().expect("it leads");
+    assert!(machine.rounds_seen() >= round);
 }
 
 /// Voters keep silent for as long as their promises bind them; a candidate that gave up before

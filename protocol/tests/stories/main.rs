@@ -88,6 +88,20 @@ pub(crate) fn candidate_of(voters: &Voters, lease_ms: u32) -> Machine {
     machine
 }
 
+/// The open primary `a` that is the only voter.
+pub(crate) fn alone() -> Machine {
+    let mut machine = started(empty(Terms::founding(voters(&["a"])), true));
+    machine.handle_timeout(1);
+    let epoch = machine.fence();
+    machine.handle_obeyed(epoch, Lsn::ZERO, 2);
+    machine.handle_prepared(epoch, Ok(()), 4);
+    machine.handle_barrier(epoch, BARRIER_END, 5);
+    machine.handle_flushed(BARRIER_END);
+    machine.handle_applied(BARRIER_END);
+    assert_eq!(machine.role(), RoleView::Primary { open: true });
+    machine
+}
+
 /// The primary `a` of `a`, `b` and `c` with its BARRIER flushed here alone, and its epoch.
 pub(crate) fn new_primary(voters: &Voters) -> (Machine, Epoch) {
     let mut machine = candidate_of(voters, 0);

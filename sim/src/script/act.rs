@@ -255,7 +255,8 @@ impl Cluster {
     pub fn grant(&mut self, primary: usize, node: usize) -> Result<(), Failure> {
         let incarnation = self.incarnation(node);
         let voters = self.running(primary).machine.voters().granting(name(node), incarnation);
-        self.change(primary, Change { voters: voters.expect("it is a voter"), lease_ms: 0 })
+        let lease_ms = self.world.lease_ms;
+        self.change(primary, Change { voters: voters.expect("it is a voter"), lease_ms })
     }
 
     /// From the next epoch on these nodes vote and `w` of them commit, or a majority if `None`.
@@ -276,8 +277,20 @@ impl Cluster {
             incarnation: self.world.checks.incarnation(*node),
             zone: String::new(),
         };
+        let lease_ms = self.world.lease_ms;
         let voters = Voters::new(nodes.iter().map(voter).collect(), w);
-        self.change(primary, Change { voters: voters.expect("1 to 5 voters"), lease_ms: 0 })
+        self.change(primary, Change { voters: voters.expect("1 to 5 voters"), lease_ms })
+    }
+
+    /// From the next epoch on voters promise for `lease_ms` to let nobody else lead; 0 for not.
+    ///
+    /// # Errors
+    /// [`Failure`] if the primary can not do so.
+    pub fn set_lease(&mut self, primary: usize, lease_ms: u32) -> Result<(), Failure> {
+        let voters = self.voters(primary).clone();
+        self.change(primary, Change { voters, lease_ms })?;
+        self.world.lease_ms = lease_ms;
+        Ok(())
     }
 
     fn change(&mut self, primary: usize, change: Change) -> Result<(), Failure> {

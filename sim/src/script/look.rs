@@ -168,6 +168,13 @@ impl Cluster {
         self.running(node).machine.verdict(written.epoch, written.end)
     }
 
+    /// Whether `node` may answer reads by its lease, now.
+    #[must_use]
+    pub fn has_lease(&mut self, node: usize) -> bool {
+        let now_ms = self.world.local_ms(node);
+        self.is_open(node) && self.world.running(node).machine.has_lease(now_ms)
+    }
+
     /// The disk of `node`.
     #[must_use]
     pub fn disk(&self, node: usize) -> &SimDisk {

@@ -13,6 +13,7 @@ mod end_of_wal;
 mod forge;
 mod grants;
 mod hand_over;
+mod leases;
 mod loss;
 mod promotion;
 mod rejoin;

@@ -324,3 +324,25 @@ fn a_node_that_is_promoted_twice_leads_once() {
         cluster.ends_well();
     });
 }
+
+#[test]
+fn a_voter_that_obeyed_remembers_it_through_a_power_cut() {
+    each(|seed| {
+        let mut cluster = working(seed, 3);
+        let old = cluster.fence(0);
+        cluster.isolate(0);
+        let opened = cluster.promoted(1, FORCE).unwrap();
+        cluster.power_cut(1);
+        cluster.power_cut(2);
+        cluster.restart(2);
+        assert!(opened > old && cluster.fence(2) == opened);
+        // The old primary is heard again, and asks for nothing but what it may still have.
+        let late = cluster.execute(0, 0).unwrap();
+        cluster.heal();
+        cluster.run_for(LONG_MS);
+        assert!(cluster.fence(0) >= opened);
+        assert_ne!(cluster.verdict(2, &late), Verdict::Committed, "not in the old epoch");
+        cluster.restart(1);
+        cluster.ends_well();
+    });
+}

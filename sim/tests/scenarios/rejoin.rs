@@ -74,10 +74,13 @@ fn a_longer_log_of_an_older_epoch_does_not_win() {
     each(|seed| {
         let mut cluster = working(seed, 3);
         cluster.isolate(0);
-        let old = (0..60).map(|n| cluster.execute(0, n % 5).unwrap()).last().unwrap();
+        // Enough for several segments: an epoch begins with one, so a few bytes would not do.
+        let long = |n: u8| cluster.execute_long(0, n % 5, 15_000).unwrap();
+        let old = (0..20).map(long).last().unwrap();
         cluster.run_for(100);
         cluster.promoted(1, FORCE).unwrap();
         let new = cluster.write(1, 0);
+        assert!(new.end < old.end && new.epoch > old.epoch);
         cluster.kill(1);
         cluster.heal();
         // Node 0 has more bytes, node 2 the later epoch.

@@ -3,7 +3,7 @@
 use towline_protocol::machine::Verdict;
 use towline_sim::script::Cluster;
 
-use crate::{CAREFUL, LONG_MS, PATIENCE_MS, each, working};
+use crate::{CAREFUL, LONG_MS, PATIENCE_MS, each, take_over, working};
 
 /// How long the payload of a long write is, in bytes: four of them fill a segment.
 const LONG_LEN: usize = 15_000;
@@ -48,6 +48,7 @@ fn a_replica_far_behind_catches_up_while_writes_go_on() {
             writes += 1;
             assert!(writes < PATIENCE_MS, "it does not catch up: {}", cluster.flushed(2));
         }
+        cluster.write(0, 2);
         let cluster = cluster.ends_well();
         assert_eq!(cluster.digest(2), cluster.digest(0));
     });
@@ -175,7 +176,7 @@ fn a_replica_that_was_away_through_three_failovers_follows_the_last() {
             let _the_old_one_may_be_faster = cluster.promoted(to, crate::FORCE);
             let primary = cluster.primary_within(PATIENCE_MS);
             if primary != to {
-                cluster.promoted(to, crate::FORCE).unwrap();
+                take_over(&mut cluster, to, crate::FORCE);
             }
         }
         let kept = cluster.write(1, 1);
@@ -193,13 +194,13 @@ fn a_replica_with_an_old_fence_that_is_promoted_first_fetches_what_it_missed() {
     each(|seed| {
         let mut cluster = working(seed, 3);
         cluster.power_cut(2);
-        cluster.promoted(1, crate::FORCE).unwrap();
+        take_over(&mut cluster, 1, crate::FORCE);
         let kept = cluster.write(1, 0);
         assert!(cluster.run_until(PATIENCE_MS, |cluster| cluster.flushed(0) >= kept.end));
         cluster.kill(1);
         cluster.restart(2);
         assert!(cluster.fence(2) < kept.epoch && cluster.flushed(2) < kept.end);
-        let opened = cluster.promoted(2, CAREFUL).unwrap();
+        let opened = take_over(&mut cluster, 2, CAREFUL);
         assert!(opened > kept.epoch);
         assert_eq!(cluster.value(2, 0), kept.value());
         assert_eq!(cluster.verdict(2, &kept), Verdict::Committed);

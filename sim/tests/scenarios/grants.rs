@@ -4,7 +4,7 @@
 use towline_protocol::machine::{Failover, Failure, RoleView};
 use towline_sim::script::Cluster;
 
-use crate::{FORCE, LONG_MS, PATIENCE_MS, each, insist, working};
+use crate::{FORCE, LONG_MS, PATIENCE_MS, each, insist, take_over, working};
 
 /// Three voters, all of which commit; node 2 has another disk, which was granted. Its old one is on
 /// the shelf. Node 0 leads.
@@ -24,9 +24,13 @@ fn granted(seed: u64) -> Cluster {
 /// Node `primary` opens an epoch in which the new disk of node 2 counts.
 fn grant_by_failover(cluster: &mut Cluster, primary: usize) {
     let grant = Some(("n2".parse().unwrap(), cluster.incarnation(2)));
-    cluster.promote(primary, Failover { force: true, grant, ..Failover::default() }).unwrap();
     let counts = |cluster: &Cluster| cluster.is_open(primary) && cluster.votes(2);
-    assert!(cluster.run_until(PATIENCE_MS, counts));
+    // Who can not open tries again and again as well, and may outrun the first attempts.
+    let granted = (0..5).any(|_| {
+        let _again = cluster.promote(primary, Failover { force: true, grant, ..FORCE });
+        cluster.run_until(LONG_MS, counts)
+    });
+    assert!(granted, "n{primary} opens no epoch in which the new disk counts");
 }
 
 fn all_commit(seed: u64) -> Cluster {
@@ -63,11 +67,10 @@ fn where_every_voter_commits_a_grant_of_the_primary_comes_to_nothing() {
         assert!(cluster.run_until(PATIENCE_MS, |cluster| cluster.is_up(2)));
         let refilled = |cluster: &Cluster| cluster.streams(2);
         assert!(cluster.run_until(PATIENCE_MS, refilled));
-        if cluster.grant(0, 2).is_ok() {
-            assert!(cluster.run_until(PATIENCE_MS, |cluster| !cluster.is_open(0)));
-            assert_eq!(cluster.last_ended(0), Some(Err(Failure::NoSuccessor)));
-        }
+        let taken = cluster.grant(0, 2).is_ok();
         cluster.run_for(LONG_MS);
+        let told: Vec<_> = std::iter::from_fn(|| cluster.ended(0)).collect();
+        assert!(!taken || told.contains(&Err(Failure::NoSuccessor)), "{told:?}");
         assert!(!cluster.votes(2));
         grant_by_failover(&mut cluster, 1);
         cluster.write(1, 0);
@@ -159,7 +162,7 @@ fn a_replaced_disk_that_returns_beside_one_voter_of_three_is_refused() {
         assert_eq!(refused, Err(Failure::TooFew { reached: 1, needed: 2 }));
         cluster.exchange_disk(2);
         if cluster.primary().is_none() {
-            cluster.promoted(1, FORCE).unwrap();
+            take_over(&mut cluster, 1, FORCE);
         }
         cluster.restart(0);
         let cluster = cluster.ends_well();
@@ -178,7 +181,7 @@ fn a_wiped_primary_leads_no_empty_log() {
         assert_eq!(cluster.open_nodes(), [], "nobody was promoted, and an empty folder never is");
         assert_eq!(cluster.role(0), Some(RoleView::Replica { streaming: false }));
         assert!(matches!(cluster.promoted(0, FORCE), Err(Failure::NotVoter(_))));
-        cluster.promoted(1, FORCE).unwrap();
+        take_over(&mut cluster, 1, FORCE);
         let streams = |cluster: &Cluster| cluster.streams(0) && cluster.streams(2);
         assert!(cluster.run_until(PATIENCE_MS, streams));
         assert_eq!(cluster.value(1, 0), kept.value());

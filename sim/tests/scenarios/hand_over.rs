@@ -3,13 +3,15 @@
 use towline_protocol::machine::{Failure, Verdict};
 use towline_sim::script::Cluster;
 
-use crate::{CAREFUL, LONG_MS, PATIENCE_MS, each, working};
+use crate::{CAREFUL, LONG_MS, PATIENCE_MS, each, take_over, working};
 
 /// Node `from` hands over to `to`, which opens.
 fn hands_over(cluster: &mut Cluster, from: usize, to: usize) {
+    let _of_before = cluster.last_ended(from);
     cluster.hand_over(from, Some(to)).unwrap();
     let opens = |cluster: &Cluster| cluster.is_open(to);
     assert!(cluster.run_until(PATIENCE_MS, opens), "n{to} takes over from n{from}");
+    cluster.run_for(100);
     let ended = cluster.last_ended(from).unwrap();
     assert_eq!(ended, Ok(cluster.fence(to)), "and the one that handed over is told");
 }
@@ -146,7 +148,7 @@ fn a_primary_that_dies_while_it_hands_over_loses_nothing() {
             cluster.power_cut(0);
             cluster.run_for(LONG_MS);
             if cluster.primary().is_none() {
-                cluster.promoted(2, CAREFUL).unwrap();
+                take_over(&mut cluster, 2, CAREFUL);
             }
             let primary = cluster.primary_within(PATIENCE_MS);
             let values = kept.iter().map(|kept| (cluster.value(primary, kept.key()), kept.value()));
@@ -169,7 +171,7 @@ fn a_successor_that_dies_while_it_takes_over_leaves_the_cluster_to_the_old_prima
             cluster.kill(1);
             cluster.run_for(LONG_MS);
             if cluster.primary().is_none() {
-                cluster.promoted(2, CAREFUL).unwrap();
+                take_over(&mut cluster, 2, CAREFUL);
             }
             let primary = cluster.primary_within(PATIENCE_MS);
             assert_eq!(cluster.value(primary, 3), kept.value());

@@ -19,6 +19,7 @@ mod promotion;
 mod rejoin;
 mod voters;
 
+use towline_protocol::epoch::Epoch;
 use towline_protocol::machine::{Failover, Failure};
 use towline_sim::script::Cluster;
 
@@ -63,5 +64,21 @@ fn insist(cluster: &mut Cluster, ask: impl Fn(&mut Cluster) -> Result<(), Failur
     while let Err(refused) = ask(cluster) {
         assert!(cluster.now_ms() < ended_ms, "still refused: {refused}");
         cluster.run_for(1);
+    }
+}
+
+/// Has the operator promote `node` until it leads. A call of an earlier candidate that comes late
+/// may outrun the first attempt.
+fn take_over(cluster: &mut Cluster, node: usize, how: Failover) -> Epoch {
+    let ended_ms = cluster.now_ms() + PATIENCE_MS;
+    loop {
+        match cluster.promoted(node, how) {
+            Ok(epoch) => return epoch,
+            Err(Failure::AlreadyPrimary(epoch)) if cluster.is_open(node) => return epoch,
+            Err(failure) => {
+                assert!(cluster.now_ms() < ended_ms, "n{node} does not lead: {failure}")
+            }
+        }
+        cluster.run_for(50);
     }
 }

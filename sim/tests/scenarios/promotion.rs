@@ -3,14 +3,14 @@
 use towline_protocol::machine::{Failure, Verdict};
 use towline_sim::script::{Cluster, Written};
 
-use crate::{CAREFUL, FORCE, LONG_MS, PATIENCE_MS, each, working};
+use crate::{CAREFUL, FORCE, LONG_MS, PATIENCE_MS, each, take_over, working};
 
 #[test]
 fn an_old_primary_frozen_past_its_replacement_acknowledges_nothing() {
     each(|seed| {
         let mut cluster = working(seed, 3);
         cluster.pause(0, LONG_MS);
-        let opened = cluster.promoted(1, FORCE).unwrap();
+        let opened = take_over(&mut cluster, 1, FORCE);
         let kept = cluster.write(1, 0);
         assert!(cluster.is_open(0), "it still thinks that it leads");
         // What its clients want of it the moment it wakes, before it hears anything.
@@ -40,7 +40,7 @@ fn two_promotions_at_once_leave_one_primary() {
         let outrun = |ended: &&Result<_, Failure>| matches!(ended, Err(Failure::Outrun(_)));
         assert!(ends.iter().filter(outrun).count() >= 1, "{ends:?}");
         if cluster.primary().is_none() {
-            cluster.promoted(1, CAREFUL).unwrap();
+            take_over(&mut cluster, 1, CAREFUL);
         }
         assert_eq!(cluster.open_nodes().len(), 1);
         let primary = cluster.primary_within(PATIENCE_MS);
@@ -74,11 +74,13 @@ fn a_promotion_beside_a_living_primary_is_refused_unless_forced() {
     each(|seed| {
         let mut cluster = working(seed, 3);
         let epoch = cluster.fence(0);
+        // A candidate gives a primary only a moment to say that it lives.
+        cluster.weather(0, 0, 1);
         let refused = cluster.promoted(1, CAREFUL);
         assert!(matches!(refused, Err(Failure::PrimaryAlive { .. })), "{refused:?}");
         assert!(cluster.is_open(0) && cluster.fence(0) == epoch);
         let kept = cluster.write(0, 0);
-        assert!(cluster.promoted(1, FORCE).unwrap() > epoch);
+        assert!(take_over(&mut cluster, 1, FORCE) > epoch);
         assert!(cluster.run_until(PATIENCE_MS, |cluster| !cluster.is_open(0)));
         let cluster = cluster.ends_well();
         assert_eq!(cluster.value(1, 0), kept.value());
@@ -94,7 +96,7 @@ fn a_node_that_does_not_vote_is_not_promoted() {
         cluster.kill(0);
         let refused = cluster.promoted(3, FORCE);
         assert!(matches!(refused, Err(Failure::NotVoter(_))), "{refused:?}");
-        cluster.promoted(1, FORCE).unwrap();
+        take_over(&mut cluster, 1, FORCE);
         cluster.restart(0);
         cluster.ends_well();
     });
@@ -110,7 +112,7 @@ fn a_lagging_replica_that_is_promoted_fetches_what_was_acknowledged_first() {
         cluster.kill(0);
         cluster.heal();
         let lagging = cluster.flushed(2);
-        cluster.promoted(2, CAREFUL).unwrap();
+        take_over(&mut cluster, 2, CAREFUL);
         assert_eq!(cluster.value(2, last.key()), last.value(), "it serves what 0 and 1 had");
         assert!(cluster.flushed(2) > lagging);
         cluster.restart(0);
@@ -129,7 +131,7 @@ fn a_candidate_that_dies_leaves_the_cluster_to_another() {
             cluster.kill(1);
             // Whoever obeyed the dead one obeys a higher epoch as well.
             cluster.run_for(LONG_MS);
-            cluster.promoted(2, CAREFUL).unwrap();
+            take_over(&mut cluster, 2, CAREFUL);
             cluster.write(2, 0);
             cluster.restart(0);
             cluster.restart(1);
@@ -167,7 +169,7 @@ fn primaries_that_fail_one_after_the_other_leave_one_history() {
             } else {
                 cluster.kill(old);
             }
-            cluster.promoted(new, CAREFUL).unwrap();
+            take_over(&mut cluster, new, CAREFUL);
             cluster.restart(old);
         }
         let cluster = cluster.ends_well();
@@ -188,7 +190,7 @@ fn a_primary_cut_off_with_a_minority_writes_nothing_while_the_majority_goes_on()
             }
         }
         let lost = cluster.execute(0, 0).unwrap();
-        cluster.promoted(3, CAREFUL).unwrap();
+        take_over(&mut cluster, 3, CAREFUL);
         let kept = cluster.write(3, 0);
         cluster.run_for(LONG_MS);
         assert!(cluster.flushed(1) >= lost.end, "the minority agrees among itself");
@@ -211,7 +213,7 @@ fn over_a_bridge_between_two_halves_only_one_primary_acknowledges() {
                 cluster.cut(one, other);
             }
         }
-        cluster.promoted(4, FORCE).unwrap();
+        take_over(&mut cluster, 4, FORCE);
         let kept = cluster.write(4, 0);
         let before = (cluster.is_open(0), cluster.execute(0, 0));
         cluster.run_for(LONG_MS);
@@ -264,7 +266,7 @@ fn a_primary_that_is_heard_and_hears_nobody_acknowledges_nothing() {
         let written = cluster.execute(0, 0).unwrap();
         cluster.run_for(LONG_MS);
         assert!(!cluster.is_acknowledged(&written));
-        cluster.promoted(1, CAREFUL).unwrap();
+        take_over(&mut cluster, 1, CAREFUL);
         let kept = cluster.write(1, 1);
         cluster.heal();
         let cluster = cluster.ends_well();
@@ -298,7 +300,7 @@ fn a_replica_that_was_paused_through_a_failover_and_is_promoted_has_everything()
         assert_eq!(cluster.primary_within(PATIENCE_MS), 0);
         let last = (0..10).map(|n| cluster.write(0, n % 5)).last().unwrap();
         cluster.run_for(1_500);
-        let epoch = cluster.promoted(2, FORCE).unwrap();
+        let epoch = take_over(&mut cluster, 2, FORCE);
         assert!(epoch > last.epoch);
         assert_eq!(cluster.value(2, last.key()), last.value());
         cluster.ends_well();
@@ -331,7 +333,7 @@ fn a_voter_that_obeyed_remembers_it_through_a_power_cut() {
         let mut cluster = working(seed, 3);
         let old = cluster.fence(0);
         cluster.isolate(0);
-        let opened = cluster.promoted(1, FORCE).unwrap();
+        let opened = take_over(&mut cluster, 1, FORCE);
         cluster.power_cut(1);
         cluster.power_cut(2);
         cluster.restart(2);

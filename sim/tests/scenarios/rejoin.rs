@@ -4,7 +4,7 @@ use towline_protocol::frame::Refusal;
 use towline_protocol::machine::{RoleView, Verdict};
 use towline_sim::script::Cluster;
 
-use crate::{CAREFUL, FORCE, LONG_MS, PATIENCE_MS, each, insist, working};
+use crate::{CAREFUL, FORCE, LONG_MS, PATIENCE_MS, each, insist, take_over, working};
 
 #[test]
 fn a_primary_that_returns_with_a_longer_log_is_cut_to_the_fork() {
@@ -17,7 +17,7 @@ fn a_primary_that_returns_with_a_longer_log_is_cut_to_the_fork() {
         assert_eq!(cluster.flushed(0), alone[39].end, "the old primary has them on disk");
         cluster.kill(0);
         cluster.heal();
-        cluster.promoted(1, CAREFUL).unwrap();
+        take_over(&mut cluster, 1, CAREFUL);
         let kept = cluster.write(1, 0);
         assert!(alone[39].end > fork && cluster.appended(1) > fork);
         cluster.restart(0);
@@ -36,7 +36,7 @@ fn a_primary_that_returns_without_anything_more_is_not_cut() {
     each(|seed| {
         let mut cluster = working(seed, 3);
         cluster.power_cut(0);
-        cluster.promoted(2, CAREFUL).unwrap();
+        take_over(&mut cluster, 2, CAREFUL);
         cluster.write(2, 3);
         cluster.restart(0);
         let cluster = cluster.ends_well();
@@ -57,7 +57,7 @@ fn a_replica_ahead_of_its_new_primary_is_cut() {
         assert!(cluster.run_until(PATIENCE_MS, |cluster| cluster.flushed(4) >= last.end));
         cluster.kill(0);
         cluster.isolate(4);
-        cluster.promoted(2, FORCE).unwrap();
+        take_over(&mut cluster, 2, FORCE);
         let kept = cluster.write(2, 2);
         cluster.heal();
         cluster.restart(0);
@@ -78,7 +78,7 @@ fn a_longer_log_of_an_older_epoch_does_not_win() {
         let long = |n: u8| cluster.execute_long(0, n % 5, 15_000).unwrap();
         let old = (0..20).map(long).last().unwrap();
         cluster.run_for(100);
-        cluster.promoted(1, FORCE).unwrap();
+        take_over(&mut cluster, 1, FORCE);
         let new = cluster.write(1, 0);
         assert!(new.end < old.end && new.epoch > old.epoch);
         cluster.kill(1);
@@ -111,7 +111,7 @@ fn a_log_whose_committed_part_would_be_cut_is_left_alone_and_its_node_quarantine
         cluster.restore_unnoticed(1);
         cluster.restore_unnoticed(2);
         cluster.give_up_all_but(1);
-        cluster.promoted(1, FORCE).unwrap();
+        take_over(&mut cluster, 1, FORCE);
         cluster.write(1, 1);
         cluster.kill(0);
         let before = cluster.opens(0).unwrap();
@@ -145,7 +145,7 @@ fn nodes_cut_at_forks_again_and_again_hold_one_log_in_the_end() {
             alone.push(cluster.execute(old, 0).unwrap());
             alone.push(cluster.execute(old, 1).unwrap());
             cluster.run_for(100);
-            cluster.promoted(new, FORCE).unwrap();
+            take_over(&mut cluster, new, FORCE);
             cluster.write(new, 2);
             cluster.heal();
             let joined = |cluster: &Cluster| cluster.streams(old) && cluster.open_nodes() == [new];
@@ -166,7 +166,7 @@ fn a_node_that_dies_while_its_log_is_cut_finishes_the_cut() {
             cluster.isolate(0);
             let alone: Vec<_> = (0..10).map(|n| cluster.execute(0, n % 5).unwrap()).collect();
             cluster.run_for(100);
-            cluster.promoted(1, FORCE).unwrap();
+            take_over(&mut cluster, 1, FORCE);
             cluster.write(1, 0);
             cluster.disk(0).die_after(calls);
             cluster.heal();

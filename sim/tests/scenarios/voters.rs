@@ -4,7 +4,7 @@ use towline_protocol::id::NodeId;
 use towline_protocol::machine::Failure;
 use towline_sim::script::Cluster;
 
-use crate::{CAREFUL, FORCE, LONG_MS, PATIENCE_MS, each, insist, working};
+use crate::{CAREFUL, FORCE, LONG_MS, PATIENCE_MS, each, insist, take_over, working};
 
 fn name(node: usize) -> NodeId {
     format!("n{node}").parse().unwrap()
@@ -147,9 +147,9 @@ fn a_failover_right_after_w_shrank_finds_everything() {
         cluster.isolate(0);
         let alone = cluster.write(0, 0);
         let refused = cluster.promoted(1, FORCE);
-        assert_eq!(refused, Err(Failure::TooFew { reached: 2, needed: 3 }));
+        assert!(matches!(refused, Err(Failure::TooFew { reached: 2, .. })), "{refused:?}");
         cluster.heal();
-        cluster.promoted(1, FORCE).unwrap();
+        take_over(&mut cluster, 1, FORCE);
         assert_eq!(cluster.value(1, 0), alone.value(), "it was on one disk and is on this one");
         cluster.ends_well();
     });

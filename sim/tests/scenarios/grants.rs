@@ -151,8 +151,9 @@ fn a_replaced_disk_that_returns_beside_one_voter_of_three_is_refused() {
         let counts = |cluster: &Cluster| cluster.is_open(0) && cluster.votes(2);
         assert!(cluster.run_until(PATIENCE_MS, counts));
         let kept = cluster.write(0, 0);
-        let held = |cluster: &Cluster| cluster.flushed(1).min(cluster.flushed(2)) >= kept.end;
-        assert!(cluster.run_until(PATIENCE_MS, held));
+        // Who does not know that the grant is committed has to ask the old set as well.
+        let known = |cluster: &Cluster| cluster.committed(1).min(cluster.committed(2)) >= kept.end;
+        assert!(cluster.run_until(PATIENCE_MS, known));
         cluster.kill(0);
         cluster.exchange_disk(2);
         let refused = cluster.promoted(2, FORCE);

@@ -88,7 +88,7 @@ impl World {
             }
             Action::AppendEnd(epoch) => self.append_end(node, *epoch)?,
             Action::Renew => return self.renew(node),
-            Action::Ended(_) | Action::HandedOver(_) => {}
+            Action::Ended(_) | Action::HandedOver(_) => self.told.push((node, action.clone())),
             Action::Send(..) => unreachable!("frames are sent by pump"),
         }
         Ok(false)
@@ -289,9 +289,15 @@ impl World {
         let up = self.running(node);
         let (engine, committed) = (up.engine, up.machine.committed());
         if self.rng.chance(30) {
-            let up = self.running(node);
-            up.wal
-                .update_control(|control| control.committed = control.committed.max(committed))?;
+            let noted = self
+                .running(node)
+                .wal
+                .update_control(|control| control.committed = control.committed.max(committed));
+            match noted {
+                // Only a lower bound: it can wait until there is room.
+                Err(WalError::NoSpace(_)) if self.nodes[node].store.full => {}
+                noted => noted?,
+            }
         }
         let saved = &mut self.nodes[node].store.engine;
         *saved = Engine { applied: if twice { saved.applied } else { engine.applied }, ..engine };

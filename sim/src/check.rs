@@ -2,6 +2,7 @@
 
 mod history;
 mod life;
+mod loss;
 
 use std::collections::BTreeMap;
 
@@ -33,6 +34,8 @@ pub(crate) struct Checks {
     engine: Engine,
     /// The voters of the committed log's newest BARRIER.
     voters: Voters,
+    /// Those of the founding.
+    founding: Voters,
     /// By value: where it is committed.
     places: BTreeMap<u64, usize>,
     /// Values that were said to be lost.
@@ -43,6 +46,8 @@ pub(crate) struct Checks {
     acked: Lsn,
     acknowledged: Vec<Write>,
     unanswered: Vec<Write>,
+    /// The reads that were answered, by operation.
+    answered: Vec<usize>,
 }
 
 impl Checks {
@@ -54,6 +59,7 @@ impl Checks {
             committed: Vec::new(),
             engines: Vec::new(),
             engine: Engine::default(),
+            founding: voters.clone(),
             voters,
             places: BTreeMap::new(),
             lost: Vec::new(),
@@ -62,6 +68,7 @@ impl Checks {
             acked: Lsn::ZERO,
             acknowledged: Vec::new(),
             unanswered: Vec::new(),
+            answered: Vec::new(),
         }
     }
 
@@ -88,7 +95,7 @@ impl Checks {
         life.follow(&up.wal);
         life.reach(up.fence, up.wal.flushed());
         let committed = up.machine.committed();
-        if life.checked >= committed {
+        if life.checked >= committed || life.given_up {
             return;
         }
         let forgot = nodes.iter().any(|node| node.replaced);
@@ -190,6 +197,9 @@ impl Checks {
 
     /// The engine of a node holds what the committed log says, no more and nothing else.
     pub(crate) fn applied(&self, node: usize, engine: &Engine) {
+        if self.is_given_up(node) {
+            return;
+        }
         let at = self.committed.partition_point(|rec| rec.end < engine.applied);
         let rec = self.committed.get(at).filter(|rec| rec.end == engine.applied);
         assert!(rec.is_some(), "n{node} applied up to {}: nothing committed", engine.applied);
@@ -214,13 +224,28 @@ impl Checks {
 
     pub(crate) fn cut(&mut self, node: usize, to: Lsn) {
         let life = self.life(node);
-        assert!(to >= life.checked, "a cut to {to}, below what is committed");
+        let known = life.given_up || to >= life.checked;
+        assert!(known, "a cut to {to}, below what is committed");
+        // Its node forgot that it knew better.
+        life.given_up = false;
+        life.checked = life.checked.min(to);
         life.cut(to);
     }
 
     /// A node goes down: it holds no cursor any more.
     pub(crate) fn down(&mut self, node: usize) {
         self.life(node).forget_cursor();
+    }
+
+    /// Which of all the disks there were is the one that the node has.
+    pub(crate) fn disk(&self, node: usize) -> usize {
+        self.current[node]
+    }
+
+    /// The node has one of its earlier disks again.
+    pub(crate) fn put_back(&mut self, node: usize, disk: usize) {
+        assert_eq!(self.lives[disk].node, node, "a disk of its own");
+        self.current[node] = disk;
     }
 
     pub(crate) fn incarnation(&self, node: usize) -> Incarnation {
@@ -265,6 +290,14 @@ impl Checks {
         }
     }
 
+    pub(crate) fn is_acknowledged(&self, value: u64) -> bool {
+        self.acknowledged.iter().any(|write| write.value == value)
+    }
+
+    pub(crate) fn is_answered(&self, op: usize) -> bool {
+        self.answered.contains(&op)
+    }
+
     /// Nobody will answer these any more.
     pub(crate) fn unknown(&mut self, writes: &[Write]) {
         self.unanswered.extend_from_slice(writes);
@@ -289,6 +322,7 @@ impl Checks {
     pub(crate) fn read(&mut self, op: usize, value: u64) {
         let committed = value == 0 || self.places.contains_key(&value);
         assert!(committed, "a read returned {value}, which is not committed");
+        self.answered.push(op);
         self.operations.answer_read(op, value);
     }
 

@@ -5,6 +5,7 @@
 //! - `act`, `session`, `serve`: the driver, which carries out what the rules decide;
 //! - `client`, `fault`, `operate`: who uses it, what breaks it, and who makes it worse;
 //! - `check`: what must hold, written without a look at the rules;
+//! - [`script`]: the same cluster, but nothing happens to it except what a test says;
 //! - [`Plant`]: bugs built in on purpose, to prove that the checks can fail.
 //!
 //! A schedule has two phases: some seconds of faults, in which nothing may be violated; then all
@@ -23,6 +24,7 @@ mod node;
 mod operate;
 mod plant;
 mod rng;
+pub mod script;
 mod serve;
 mod session;
 mod world;

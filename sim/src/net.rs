@@ -81,6 +81,10 @@ impl Net {
         }
     }
 
+    pub(crate) fn break_all(&mut self) {
+        self.links.clear();
+    }
+
     pub(crate) fn is_open(&self, link: LinkId) -> bool {
         self.links.contains_key(&link)
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use towline_protocol::epoch::Epoch;
-use towline_protocol::frame::Purpose;
+use towline_protocol::frame::{Purpose, Refusal};
 use towline_protocol::id::{LogId, NodeId};
 use towline_protocol::lsn::Lsn;
 use towline_protocol::machine::{Action, Decision, Identity, Machine, RoleView, Stored, Timing};
@@ -52,6 +52,8 @@ pub(crate) struct Node {
     pub(crate) copy: Option<Copy>,
     /// Whether its disk was lost and another took its place.
     pub(crate) replaced: bool,
+    /// Why its newest call to a primary was refused, if it was.
+    pub(crate) refused: Option<Refusal>,
 }
 
 /// A running node: everything a crash takes.

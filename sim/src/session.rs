@@ -126,13 +126,18 @@ impl World {
                 }
                 self.soon(4, Event::Decide(node, life, link));
             }
-            Decision::Quarantined(reason) => panic!("quarantined: {reason}"),
+            Decision::Quarantined(reason) => {
+                assert!(self.checks.is_given_up(node), "quarantined: {reason}");
+                self.unfollow(node);
+            }
             Decision::Redial(Some(other)) if purpose == Purpose::Stream => {
                 self.hello(node, index(other), purpose)?;
             }
-            Decision::Redial(_) | Decision::Refused(..) | Decision::Snapshot { .. } => {
+            Decision::Refused(refusal, _) => {
+                self.nodes[node].refused = Some(refusal);
                 self.unfollow(node);
             }
+            Decision::Redial(_) | Decision::Snapshot { .. } => self.unfollow(node),
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use towline_protocol::frame::{Body, Frame};
 use towline_protocol::id::Incarnation;
 use towline_protocol::lsn::Lsn;
+use towline_protocol::machine::Action;
 use towline_protocol::voters::{Voter, Voters};
 use towline_wal::{Role, WalError};
 
@@ -20,6 +21,8 @@ use crate::{Plant, Ran};
 /// How long faults go on, and how soon after them everything must be well, in virtual ms.
 const FAULTS_MS: u64 = 1_500;
 const WELL_WITHIN_MS: u64 = 15_000;
+/// How many of a hundred writes are large, for the most part.
+const FEW: u64 = 3;
 
 /// What happens next. What belongs to one life of a node carries its number.
 #[derive(Debug)]
@@ -125,6 +128,8 @@ pub(crate) struct World {
     pub(crate) quiet: bool,
     /// Kept for the next payload.
     pub(crate) payload: Vec<u8>,
+    /// How candidacies and hand-overs ended, by node.
+    pub(crate) told: Vec<(usize, Action)>,
     trace: u64,
     tells: bool,
 }
@@ -142,33 +147,44 @@ impl World {
         };
         let w = rng.chance(15).then(|| rng.range(1, voting as u64) as u8);
         let voters = Voters::new((0..voting).map(voter).collect(), w).expect("1 to 5 voters");
+        let mut world = Self::founded(seed, rng, n, voters);
+        world.changes = world.rng.chance(20);
+        world.leases = voting > 2 && world.rng.chance(40);
+        world.large = [FEW, FEW, FEW, 10, 70][world.rng.below(5) as usize];
+        (world.plant, world.tells) = (plant, tells);
+        world.at(1, Event::Client);
+        world.at(250, Event::Fault);
+        world
+    }
+
+    /// A world of `n` nodes on new disks, about to start, to which nothing happens.
+    pub(crate) fn founded(seed: u64, mut rng: Rng, n: usize, voters: Voters) -> Self {
         let nodes: Vec<Node> = (0..n).map(|at| founded(at, n, &voters, &mut rng)).collect();
         let net = Net::new(n, &mut rng);
-        let lives: Vec<Incarnation> = (0..n).map(|at| voter(at).incarnation).collect();
+        let lives: Vec<Incarnation> = (0..n as u64).map(|at| Incarnation(at + 1)).collect();
         let mut world = Self {
             now_ms: 0,
             queue: BinaryHeap::with_capacity(256),
             order: 0,
             spare: spare(&voters),
-            changes: rng.chance(20),
-            leases: voting > 2 && rng.chance(40),
-            large: [3, 3, 3, 10, 70][rng.below(5) as usize],
+            changes: false,
+            leases: false,
+            large: FEW,
             lease_ms: 0,
             checks: Checks::new(voters.clone(), &lives),
             rng,
             nodes,
             net,
-            plant,
+            plant: None,
             voters,
             looked: 0,
             quiet: false,
             payload: Vec::new(),
+            told: Vec::new(),
             trace: seed,
-            tells,
+            tells: false,
         };
         (0..n).for_each(|node| world.at(0, Event::Restart(node)));
-        world.at(1, Event::Client);
-        world.at(250, Event::Fault);
         world
     }
 
@@ -184,7 +200,7 @@ impl World {
         Ran { trace: self.trace, virtual_ms: self.now_ms, events: self.order }
     }
 
-    fn run_until(&mut self, end_ms: u64, done: impl Fn(&Self) -> bool) -> bool {
+    pub(crate) fn run_until(&mut self, end_ms: u64, done: impl Fn(&Self) -> bool) -> bool {
         while self.queue.peek().is_some_and(|next| next.0.at_ms < end_ms) {
             let Some(Reverse(Due { at_ms, event, .. })) = self.queue.pop() else { break };
             self.now_ms = at_ms;
@@ -278,7 +294,7 @@ impl World {
     }
 
     /// Whether a primary has committed a write since `since`, and everybody has all of the log.
-    fn is_well(&self, since: Lsn) -> bool {
+    pub(crate) fn is_well(&self, since: Lsn) -> bool {
         let end = self.checks.end();
         let all = |(at, node): (usize, &Node)| {
             self.checks.counts(at)
@@ -388,7 +404,7 @@ impl World {
         Ok(())
     }
 
-    fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let mut text =
             format!("committed {}, acked {}", self.checks.end(), self.checks.last_acked());
         for (at, node) in self.nodes.iter().enumerate() {
@@ -440,5 +456,6 @@ fn founded(at: usize, n: usize, voters: &Voters, rng: &mut Rng) -> Node {
         peers,
         copy: None,
         replaced: false,
+        refused: None,
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::arguments::Arguments;
 use crate::process::{cargo, check_interrupted, run as run_command};
-use crate::{client_test, demo_loop, fuzz, model, planted, strace_test, tidy, tools};
+use crate::{client_test, demo_loop, fuzz, model, planted, scenarios, strace_test, tidy, tools};
 
 /// The profile everything is built in.
 const PROFILE: &str = "ci";
@@ -28,7 +28,7 @@ enum Done {
 /// A name, by which it is rerun alone, and what it does.
 type Step = (&'static str, fn() -> Result<Done>);
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     ("tools", || {
         tools::prepare();
         Ok(Done::Passed)
@@ -41,6 +41,7 @@ const STEPS: [Step; 14] = [
     }),
     ("doc", doc),
     ("test", || cargo_step(&["test", "--workspace", "--profile", PROFILE, "--quiet"])),
+    ("scenarios", || scenarios::check(PROFILE).map(|()| Done::Passed)),
     ("sim", || simulate("towline-sim", "0..2000")),
     ("sim-quic", || simulate("towline-sim-quic", "0..50")),
     ("planted", || planted::check(PROFILE).map(|()| Done::Passed)),

@@ -8,6 +8,7 @@
 //! cargo xtask strace-test            no OK before two disks   [--profile NAME]
 //! cargo xtask fuzz                   every fuzz target   [--target T] [--execs N]
 //! cargo xtask model                  the rules, explored to the end  [--deep] [--profile NAME]
+//! cargo xtask scenarios              what other systems test, on this one  [--profile NAME]
 //! cargo xtask planted protocol       every bug built in on purpose is caught  [--profile NAME]
 //! cargo xtask client-test            redis-cli, redis-benchmark and redis-py   [--profile NAME]
 //! ```
@@ -24,6 +25,7 @@ mod model;
 mod planted;
 mod process;
 mod resp;
+mod scenarios;
 mod strace_test;
 mod tidy;
 mod tools;
@@ -34,7 +36,7 @@ use arguments::Arguments;
 
 const USAGE: &str = "usage: cargo xtask ci [--only STEP] | tidy | \
     demo-loop [--runs N] [--keep-going] | bench-redis [--quick] | strace-test | client-test | \
-    fuzz [--target T] [--execs N] | model [--deep] | planted protocol";
+    fuzz [--target T] [--execs N] | model [--deep] | scenarios | planted protocol";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::new(std::env::args().skip(1));
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Some("strace-test") => strace_test::run(arguments),
         Some("fuzz") => fuzz::run(arguments),
         Some("model") => model::run(arguments),
+        Some("scenarios") => scenarios::run(arguments),
         Some("planted") => planted::run(arguments),
         Some("client-test") => client_test::run(arguments),
         _ => {

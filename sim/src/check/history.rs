@@ -67,6 +67,13 @@ impl Operations {
         cluster.first_answer = cluster.first_answer.min(now);
     }
 
+    /// The write was answered and is lost all the same, as was accepted. Nobody may have read it.
+    pub(crate) fn give_up(&mut self, value: u64) {
+        let cluster = &mut self.clusters[value as usize - 1];
+        assert!(!cluster.read, "write {value} was read: what was read can not be taken back");
+        (cluster.answered, cluster.first_answer) = (NEVER, NEVER);
+    }
+
     pub(crate) fn invoke_read(&mut self, key: u8) -> usize {
         let invoked = self.tick();
         self.reads.push(ReadOp { key, invoked });

@@ -44,6 +44,8 @@ pub(crate) struct DiskLife {
     pub(crate) checked: Lsn,
     /// The disk was damaged: it may hold less than it did.
     pub(crate) damaged: bool,
+    /// It knows something to be committed that an operator gave up.
+    pub(crate) given_up: bool,
 }
 
 impl DiskLife {
@@ -56,6 +58,7 @@ impl DiskLife {
             reached: Vec::new(),
             checked: Lsn::ZERO,
             damaged: false,
+            given_up: false,
         }
     }
 

@@ -450,8 +450,8 @@ fn flip_on(disk: &SimDisk, base: u64, offset: u64) {
     file.sync().unwrap();
 }
 
-/// What a ready segment's header promises lets opening look at the end alone. A torn tail takes that
-/// segment along; opening then looked further back, and met damage there with an assertion.
+/// What a ready segment's header promises lets opening look at the end alone. A torn tail takes
+/// that segment along; opening then looked further back, and met damage there with an assertion.
 #[test]
 fn a_torn_tail_behind_cold_damage_is_an_error() {
     const SEGMENT: u64 = 65_536;

@@ -310,8 +310,8 @@ impl Machine {
         }
     }
 
-    /// Whether the longest log that is known of names this node as a voter. Its own may be too short
-    /// to: where a primary dies while the voters change, only the new ones can lead, and they learn
+    /// Whether the longest log that is known of names this node as a voter. Its own may be too
+    /// short to: where a primary dies while the voters change, only the new ones can lead, and they learn
     /// that they are voters from the old.
     fn is_named(&self, answers: &BTreeMap<NodeId, Positions>) -> bool {
         let me = self.identity;

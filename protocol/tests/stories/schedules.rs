@@ -110,8 +110,8 @@ fn what_becomes_of_an_old_voter_does_not_undo_its_say() {
 }
 
 /// A voter whose disk was gone was taken out of a set where every voter commits. It could not say
-/// yes to that any more, so the change was never committed, and no later one either. Nor could it to
-/// the END that comes before a grant: only a failover can grant.
+/// yes to that any more, so the change was never committed, and no later one either. Nor could it
+/// to the END that comes before a grant: only a failover can grant.
 #[test]
 fn a_change_that_the_old_voters_can_not_commit_is_refused() {
     let voters = voters(&["a", "b"]);

@@ -311,8 +311,8 @@ impl Machine {
     }
 
     /// Whether the longest log that is known of names this node as a voter. Its own may be too
-    /// short to: where a primary dies while the voters change, only the new ones can lead, and they learn
-    /// that they are voters from the old.
+    /// short to: where a primary dies while the voters change, only the new ones can lead, and they
+    /// learn from the old that they are voters.
     fn is_named(&self, answers: &BTreeMap<NodeId, Positions>) -> bool {
         let me = self.identity;
         let mut all = answers.clone();

@@ -143,7 +143,8 @@ pub enum Action {
     /// A hand-over ended: another node's epoch is obeyed, or this node goes on as before, in a new
     /// epoch of its own.
     HandedOver(Result<Epoch, Failure>),
-    /// This disk lost what it had acknowledged: persist a new incarnation, then start again.
+    /// This disk lost what it had acknowledged: persist a new incarnation. The node stays
+    /// quarantined, and takes the new one when it is started the next time.
     Renew,
 }
 

@@ -66,6 +66,12 @@ pub fn on_violation(report: fn(u64, Option<Plant>, &str)) {
     }));
 }
 
+/// The command that runs `seed` again.
+#[must_use]
+pub fn command(seed: u64) -> String {
+    format!("cargo run -p towline-sim --release -- --seeds {seed}..{}", seed + 1)
+}
+
 /// Runs the schedule of `seed`, with a bug built in if `plant` names one; `tells` prints what
 /// happens. `None` if something was violated.
 #[must_use]

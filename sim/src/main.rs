@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use towline_sim::{Plant, on_violation, run};
+use towline_sim::{Plant, command, on_violation, run};
 
 const USAGE: &str = "usage: towline-sim [--seeds A..B] [--threads N] [--trace]
        towline-sim --hashes [--seeds A..B]    the trace hash of every seed
@@ -68,7 +68,7 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
 /// A violation ends the process: release builds abort on a panic, so nothing could go on.
 fn report(seed: u64, plant: Option<Plant>, what: &str) {
     let Some(plant) = plant else {
-        println!("seed {seed}: {what}; rerun: {}", rerun(seed));
+        println!("seed {seed}: {what}; rerun: {}", command(seed));
         println!("sim: runs={} failed=1", BEGUN.load(Ordering::Relaxed));
         std::process::exit(1);
     };
@@ -97,10 +97,6 @@ fn main() -> ExitCode {
         Task::AllPlants => find_all(),
     };
     if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn rerun(seed: u64) -> String {
-    format!("cargo run -p towline-sim --release -- --seeds {seed}..{}", seed + 1)
 }
 
 fn run_all(arguments: &Arguments) -> bool {

@@ -1,7 +1,7 @@
 //! The operator: switch-overs, new disks, other terms; and what is done once all faults are over.
 
 use towline_protocol::id::NodeId;
-use towline_protocol::machine::{Change, Failover};
+use towline_protocol::machine::{Change, Failover, Failure};
 use towline_protocol::voters::{Voter, Voters};
 use towline_wal::Role;
 
@@ -64,20 +64,22 @@ impl World {
             let Some(voters) = up.machine.voters().granting(name(node), incarnation) else {
                 return;
             };
+            let all_commit = voters.w() == voters.n();
             let refused = up.machine.change(Change { voters, lease_ms }, now_ms).err();
             self.say(|_| format!("n{primary} grants n{node} {incarnation}: {refused:?}"));
+            if all_commit && matches!(refused, Some(Failure::NotReady { .. })) {
+                return self.grant_by_failover(primary);
+            }
         }
         self.pump(primary);
     }
 
-    /// Where every voter commits no primary opens while one of them has another disk.
-    fn grant_by_failover(&mut self) {
+    /// Where every voter commits no primary opens, or ends its epoch, while one of them has another
+    /// disk.
+    fn grant_by_failover(&mut self, node: usize) {
         let waiting = (0..self.nodes.len()).find(|node| !self.checks.counts(*node));
         let Some(waiting) = waiting else { return };
         let grant = Some((name(waiting), self.checks.incarnation(waiting)));
-        let able =
-            |node: &usize| self.nodes[*node].up.as_ref().is_some_and(|up| up.machine.votes());
-        let Some(node) = (0..self.nodes.len()).find(able) else { return };
         let now_ms = self.local_ms(node);
         if let Some(up) = self.up(node) {
             let how = Failover { force: true, grant, ..Failover::default() };
@@ -170,7 +172,11 @@ impl World {
         // failover alone will do.
         let grants = self.looked / PATIENCE_LOOKS % 2 == 1;
         if grants && (0..self.nodes.len()).any(|node| !self.checks.counts(node)) {
-            self.grant_by_failover();
+            let able =
+                |node: &usize| self.nodes[*node].up.as_ref().is_some_and(|up| up.machine.votes());
+            if let Some(node) = (0..self.nodes.len()).find(able) {
+                self.grant_by_failover(node);
+            }
         } else if !claimed {
             let node = self.rng.below(self.nodes.len() as u64) as usize;
             self.promote(node);

@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
-use towline_sim::{Plant, Ran, on_violation, run};
+use towline_sim::{Plant, Ran, command, on_violation, run};
 
 /// What every build runs.
 const SEEDS: u64 = 600;
@@ -27,8 +27,7 @@ fn run_all(seeds: Range<u64>) {
             let said = seen.iter().find(|(of, plant, _)| *of == seed && plant.is_none()).cloned();
             drop(seen);
             let what = said.map_or_else(String::new, |(.., what)| what);
-            let rerun = "cargo run -p towline-sim --release -- --seeds";
-            panic!("seed {seed}: {what}; rerun: {rerun} {seed}..{}", seed + 1);
+            panic!("seed {seed}: {what}; rerun: {}", command(seed));
         }
     }
 }

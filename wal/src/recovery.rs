@@ -72,7 +72,11 @@ pub(crate) fn recover(
         report.bundle = Some(cut::apply(dir, &mut control, scan.end, options)?);
         files = segment_files(disk, dir, control.log, control.segment_size)?;
         scan = scan_tail(&files, &control)?;
-        assert_eq!(scan.end, report.end, "a cut takes off only what is torn");
+        if scan.end != report.end {
+            // With the segments that are gone went what they promise, so this scan began further
+            // back, and met damage where the first one had no reason to look.
+            return Err(corrupt(dir, &files, &scan, report.end));
+        }
     }
     // An epoch whose BARRIER was lost would come back once the log has grown past its place.
     let mut history = control.history.clone();

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::fencing::longest;
 use super::{Action, Change, Following, Machine, Role};
 use crate::epoch::Epoch;
 use crate::frame::{Body, Fence, Positions};
@@ -110,7 +111,10 @@ pub enum Failure {
     #[error("the voters can not be changed so: {0}")]
     Voters(#[from] VotersError),
     /// The voters, of now or of then, are not enough to commit the change.
-    #[error("{ready} of the {needed} voters it takes are connected and have caught up")]
+    #[error(
+        "{ready} of the {needed} voters it takes are connected and have caught up; where every \
+         voter commits, grant a new disk with a failover"
+    )]
     NotReady {
         /// Voters of one set that follow closely, this node included.
         ready: usize,
@@ -165,9 +169,6 @@ impl Machine {
     pub fn promote(&mut self, how: Failover, now_ms: u64) -> Result<(), Failure> {
         self.now_ms = self.now_ms.max(now_ms);
         let me = &self.identity;
-        if !self.votes() {
-            return Err(Failure::NotVoter(me.node));
-        }
         if let Some((node, _)) = how.grant {
             if how.accept_loss {
                 return Err(Failure::LossAndGrant);
@@ -177,10 +178,13 @@ impl Machine {
             }
         }
         match &self.role {
-            Role::Leading(leading) if leading.open || !(how.accept_loss || how.grant.is_some()) => {
+            Role::Leading(leading)
+                if leading.has_quorum(&self.timing, self.now_ms)
+                    || !(how.accept_loss || how.grant.is_some()) =>
+            {
                 return Err(Failure::AlreadyPrimary(leading.epoch));
             }
-            // It can not open while a voter's disk is gone: a new epoch does without.
+            // It commits nothing while a voter's disk is gone: a new epoch does without.
             Role::Leading(_) => self.step_down_for(None),
             Role::Quarantined(reason) => return Err(Failure::Quarantined(reason.clone())),
             Role::Candidate(candidate) => {
@@ -298,10 +302,23 @@ impl Machine {
         if answers.len() + 1 < everybody && !waited {
             return;
         }
-        match short.filter(|_| !candidate.may_lose()) {
+        let short = short.filter(|_| !candidate.may_lose());
+        let stranger = (!self.is_named(answers)).then_some(Failure::NotVoter(self.identity.node));
+        match short.or(stranger) {
             Some(failure) => self.fail_candidacy(failure),
             None => self.take_epoch(),
         }
+    }
+
+    /// Whether the longest log that is known of names this node as a voter. Its own may be too
+    /// short to: where a primary dies while the voters change, only the new ones can lead, and they
+    /// learn from the old that they are voters.
+    fn is_named(&self, answers: &BTreeMap<NodeId, Positions>) -> bool {
+        let me = self.identity;
+        let mut all = answers.clone();
+        all.insert(me.node, self.positions());
+        let longest = longest(&all, me.node);
+        longest.is_some_and(|(_, at)| at.sets.newest().counts(me.node, me.incarnation))
     }
 
     /// Takes an epoch above all that was heard of.

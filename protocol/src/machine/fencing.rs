@@ -243,7 +243,10 @@ impl Machine {
 
 /// Whose log is the longest: by the epoch of its last record, then by its end. Among equals this
 /// node's own, which needs no fetching.
-fn longest(fenced: &BTreeMap<NodeId, Positions>, me: NodeId) -> Option<(NodeId, Positions)> {
+pub(super) fn longest(
+    fenced: &BTreeMap<NodeId, Positions>,
+    me: NodeId,
+) -> Option<(NodeId, Positions)> {
     let longest = fenced.iter().max_by_key(|(node, at)| {
         let last = if planted(Bug::LongestByEndAlone) { Epoch::NONE } else { at.last };
         (last, at.end, **node == me)

@@ -73,6 +73,9 @@ impl Machine {
 
     /// The first words of this node to one it dials. Before a stream, everything in the log must
     /// be flushed: they speak of what is on disk.
+    ///
+    /// # Panics
+    /// If they would speak of records that are not flushed.
     #[must_use]
     pub fn hello(&self, purpose: Purpose) -> Hello {
         assert!(

@@ -101,7 +101,9 @@ impl Machine {
         };
         // The sets in force must commit it, and the new one all that follows.
         let older = sets.as_slice().iter().map(|set| (ready(set), set.w_before(&change.voters)));
-        let all = older.chain([(ready(&change.voters), change.voters.w())]);
+        // And before any of it the END, which a disk that is to be replaced can not ack any more.
+        let now = (ready(sets.newest()), sets.newest().w());
+        let all = older.chain([now, (ready(&change.voters), change.voters.w())]);
         if let Some((ready, needed)) = all.into_iter().find(|(ready, needed)| ready < needed) {
             return Err(Failure::NotReady { ready, needed });
         }

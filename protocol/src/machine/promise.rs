@@ -1,11 +1,11 @@
 //! Leases: what an ack promises, and what a primary may make of it.
 //!
 //! While reads go by leases, an ack promises that its voter answers no FENCED for
-//! [`Terms::lease_ms`](crate::terms::Terms::lease_ms). The voter counts from when it sends the ack,
-//! the primary from when it sent the heartbeat that the ack echoes, and a part less: so as long as
-//! the clocks of the two run at nearly one speed, the primary's lease is over before the voter's
-//! promise is (Gray & Cheriton, "Leases", SOSP '89). A machine whose clock stands still while
-//! others run, a paused virtual machine, breaks it; rounds have no such clause.
+//! [`Terms::lease_ms`](crate::terms::Terms::lease_ms). The voter counts from when it hears a
+//! heartbeat, the primary from when it sent the one that the ack echoes, and a part less: so as
+//! long as the clocks of the two run at nearly one speed, the primary's lease is over before the
+//! voter's promise is (Gray & Cheriton, "Leases", SOSP '89). A machine whose clock stands still
+//! while others run, a paused virtual machine, breaks it; rounds have no such clause.
 
 use std::collections::VecDeque;
 

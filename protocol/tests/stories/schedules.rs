@@ -1,16 +1,17 @@
 //! Bugs that the schedules found in the rules, each as the shortest story that shows it.
 
 use towline_protocol::epoch::{Epoch, EpochStart, History};
-use towline_protocol::frame::{Ack, KnownPrimary};
+use towline_protocol::frame::{Ack, KnownPrimary, Positions};
 use towline_protocol::id::Incarnation;
 use towline_protocol::lsn::Lsn;
 use towline_protocol::machine::{Action, Change, Failover, Failure, RoleView};
 use towline_protocol::record::Digest;
+use towline_protocol::terms::VoterSets;
 use towline_protocol::voters::Voters;
 
 use crate::{
     BARRIER_END, FENCE, TIMING, ack, actions, asks, barrier_terms, new_primary, node, open_primary,
-    positions, voters,
+    positions, replica, voters,
 };
 
 /// A primary is cut off while another takes over; its FENCE is lost and the cut heals. The new
@@ -109,7 +110,8 @@ fn what_becomes_of_an_old_voter_does_not_undo_its_say() {
 }
 
 /// A voter whose disk was gone was taken out of a set where every voter commits. It could not say
-/// yes to that any more, so the change was never committed, and no later one either.
+/// yes to that any more, so the change was never committed, and no later one either. Nor could it
+/// to the END that comes before a grant: only a failover can grant.
 #[test]
 fn a_change_that_the_old_voters_can_not_commit_is_refused() {
     let voters = voters(&["a", "b"]);
@@ -119,7 +121,9 @@ fn a_change_that_the_old_voters_can_not_commit_is_refused() {
     let refused = machine.change(Change { voters: alone, lease_ms: 0 }, 110);
     assert_eq!(refused, Err(Failure::NotReady { ready: 1, needed: 2 }));
     let granted = voters.granting(node("b"), Incarnation(9)).expect("it votes");
-    assert_eq!(machine.change(Change { voters: granted, lease_ms: 0 }, 111), Ok(()));
+    let refused = machine.change(Change { voters: granted, lease_ms: 0 }, 111);
+    assert_eq!(refused, Err(Failure::NotReady { ready: 1, needed: 2 }));
+    assert_eq!(machine.role(), RoleView::Primary { open: true }, "nothing has moved");
 }
 
 /// Two nodes had each appended a BARRIER that an older voter set could not commit. Each had a
@@ -150,4 +154,31 @@ fn where_every_voter_commits_a_failover_grants_the_new_disk() {
     let newest = terms.sets.newest();
     assert!(newest.counts(node("b"), Incarnation(9)));
     assert_eq!(terms.sets.as_slice()[0].w_before(newest), 1, "the other voter alone grants it");
+}
+
+/// A primary died while the voters changed, its BARRIER on the old voters alone. Those were voters
+/// no more by their own logs, the new ones not yet by theirs: nobody could be promoted.
+#[test]
+fn a_new_voter_learns_from_the_old_that_it_is_one() {
+    let old = voters(&["b", "c", "d"]);
+    let mut machine = replica(&old);
+    let careful = Failover::default();
+    machine.promote(careful, 10).expect("others may know better");
+    for name in ["b", "c"] {
+        machine.handle_positions(node(name), positions(&old, Epoch::NONE, None), 11);
+    }
+    machine.handle_timeout(10 + TIMING.ask_ms);
+    let stranger = Action::Ended(Err(Failure::NotVoter(node("a"))));
+    assert_eq!(actions(&mut machine).last(), Some(&stranger), "nobody is disturbed");
+    assert_eq!(machine.fence(), Epoch::NONE);
+
+    let epoch = Epoch { number: 2, incarnation: Incarnation(1) };
+    let sets = VoterSets::of(old.clone()).with(voters(&["a", "b"]), epoch).expect("a change");
+    machine.promote(careful, 200).expect("others may know better");
+    let longer =
+        Positions { last: epoch, end: Lsn::new(70_000), sets, ..positions(&old, epoch, None) };
+    machine.handle_positions(node("b"), longer, 201);
+    machine.handle_positions(node("c"), positions(&old, Epoch::NONE, None), 202);
+    machine.handle_timeout(200 + TIMING.ask_ms);
+    assert!(machine.fence() > epoch, "it takes an epoch");
 }

@@ -51,7 +51,8 @@ fn working(seed: u64, nodes: usize) -> Cluster {
         cluster.write(0, key);
     }
     let caught_up = cluster.run_until(PATIENCE_MS, |cluster| {
-        (1..nodes).all(|node| cluster.streams(node) && cluster.flushed(node) == cluster.appended(0))
+        let flushed = (0..nodes).all(|node| cluster.flushed(node) == cluster.appended(0));
+        flushed && (1..nodes).all(|node| cluster.streams(node))
     });
     assert!(caught_up, "every replica follows");
     cluster

@@ -197,11 +197,23 @@ async fn answer_questions(
             _ => return Err(PeerError::OutOfPlace("a question")),
         };
         if matches!(answer.body, Body::FenceRefused { .. }) {
-            let reason = format!("{} is obeyed here, its fence is of {epoch}", answer.epoch);
+            let reason = why_refused(epoch, answer.epoch);
             shared.note(peer, &PeerError::TurnedAway(Refusal::Stale, reason));
         }
         sender.send(&[answer.encode()]).await?;
     }
+}
+
+/// Why a fence of `epoch` is refused where `obeyed` is.
+fn why_refused(epoch: Epoch, obeyed: Epoch) -> String {
+    if epoch <= obeyed {
+        return format!("{obeyed} is obeyed here, its fence is of {epoch}");
+    }
+    format!(
+        "its fence of {epoch} is above {obeyed}, which is obeyed here, and yet refused: this node \
+         is quarantined, or its log has replaced that disk, or a primary is at work on a side \
+         that was to be given up; `towline status` says how this node stands"
+    )
 }
 
 /// FENCED is answered only once the fence is on disk, by the driver, through `fencing`.

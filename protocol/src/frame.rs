@@ -81,9 +81,9 @@ pub enum Refusal {
     Cluster = 2,
     /// The logs are cut into segments of different sizes: the folder is of another log.
     SegmentSize = 3,
-    /// The peer's log has an incarnation that does not count (a wiped disk): grant it first.
+    /// A replica's own word of a primary on a disk that its log has replaced: stop that primary.
     Incarnation = 4,
-    /// The peer has promised to obey a higher epoch than this node's.
+    /// The dialer obeys a higher epoch, or fetches in one that is not obeyed here.
     Stale = 5,
     /// The peer lacks what it had acknowledged: its disk lost writes.
     LostAcked = 6,

@@ -65,9 +65,11 @@ impl Identity {
 pub struct Timing {
     /// Between two heartbeats of a primary, and two calls of a candidate.
     pub heartbeat_ms: u64,
-    /// How long a candidate waits for answers before it goes on with those it has.
+    /// How long a candidate waits for answers before it goes on with those it has; a quarter of it
+    /// once they are enough.
     pub ask_ms: u64,
-    /// How long a candidate may try, and how long the others leave it alone to do so.
+    /// How long a candidate may try, beside the lease whose promises it waits out, and how long
+    /// the others leave it alone to do so; also how long a hand-over may take.
     pub candidate_ms: u64,
 }
 

@@ -33,13 +33,13 @@ pub enum RecordKind {
     Data = 1,
     /// Opens an epoch: [`crate::barrier::Barrier`].
     Barrier = 2,
-    /// Lets a node's new incarnation count again.
+    /// Reserved, and never written: a new disk is granted by the voter set of a BARRIER.
     Grant = 3,
     /// The last record of an epoch that was handed over on purpose.
     End = 4,
     /// The last record of a full segment; its payload is a [`Digest`] of the log up to the seal.
     Seal = 5,
-    /// Space that was reserved and given up.
+    /// Reserved, and never written: space that was reserved and given up.
     Abort = 6,
 }
 

@@ -13,7 +13,7 @@ pub struct Voter {
     /// The node.
     pub node: NodeId,
     /// The one incarnation of it that counts. Another one, on an empty or distrusted disk, counts
-    /// in neither W nor R until a GRANT has put it here.
+    /// in neither W nor R until the BARRIER of a newer set names it.
     pub incarnation: Incarnation,
     /// Where it stands (a rack, a data centre); empty if nobody said. The commit rule of today
     /// counts nodes; the rule of two sites will count zones, from the same acks.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::inode::Inode;
-use super::names::Names;
+use super::names::{Names, Node, plain};
+use super::outage::Outage;
 use super::random::Random;
 
 /// Everything on the disk, and the faults it is to have.
@@ -24,6 +25,8 @@ pub(super) struct State {
     /// The process is dying in the call that is being done.
     dying: bool,
     pub(super) dead: bool,
+    /// Every moment at which the power might have failed, if they are recorded.
+    pub(super) recorded: Option<Vec<Outage>>,
 }
 
 pub(super) fn locked(inode: &Mutex<Inode>) -> MutexGuard<'_, Inode> {
@@ -46,6 +49,7 @@ impl State {
             calls_left: None,
             dying: false,
             dead: false,
+            recorded: None,
         }
     }
 
@@ -61,6 +65,7 @@ impl State {
         call: impl FnOnce(&mut Self) -> io::Result<R>,
     ) -> io::Result<R> {
         self.check_life(life)?;
+        self.record();
         match &mut self.calls_left {
             None => return call(self),
             Some(0) => {}
@@ -77,6 +82,14 @@ impl State {
         self.end_life();
         self.dead = true;
         Err(death())
+    }
+
+    /// The power might fail now.
+    fn record(&mut self) {
+        if self.recorded.is_some() {
+            let outage = Outage::new(&self.names);
+            self.recorded.get_or_insert_default().push(outage);
+        }
     }
 
     /// Syncs a file, as far as the faults let it.
@@ -106,8 +119,9 @@ impl State {
             locked(inode).fill(&[], 0);
             return Err(io::ErrorKind::StorageFull.into());
         }
-        if self.dying || self.failing_syncs > 0 {
+        if self.dying || self.failing_syncs > 0 || self.recorded.is_some() {
             locked(inode).fill(content, len);
+            self.record();
             return self.sync(inode);
         }
         locked(inode).fill_durable(content, len);
@@ -133,7 +147,9 @@ impl State {
     }
 
     pub(super) fn power_cut(&mut self) {
-        self.names.power_cut(&mut self.random);
+        let random = &mut self.random;
+        let kept = random.below(5);
+        self.names.power_cut(|_| random.below(4) < kept);
         for inode in self.inodes() {
             locked(&inode).power_cut(&mut self.random);
         }
@@ -165,6 +181,14 @@ impl State {
         let (path, inode) = files[random.pick(files.len())];
         let offset = locked(inode).rot(&mut random)?;
         Some((path.clone(), offset as u64))
+    }
+
+    /// A file that holds this, under a durable name.
+    pub(super) fn place(&mut self, path: &Path, content: Arc<Vec<u8>>) -> io::Result<()> {
+        let inode = Arc::new(Mutex::new(Inode::holding(content)));
+        self.names.give(&plain(path), Node::File(inode))?;
+        self.names.sync_all();
+        Ok(())
     }
 
     pub(super) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {

@@ -9,6 +9,7 @@
 //! cargo xtask fuzz                   every fuzz target   [--target T] [--execs N]
 //! cargo xtask model                  the rules, explored to the end  [--deep] [--profile NAME]
 //! cargo xtask planted protocol       every bug built in on purpose is caught  [--profile NAME]
+//! cargo xtask crash-states           the log after every crash   [--states N | --full]
 //! cargo xtask client-test            redis-cli, redis-benchmark and redis-py   [--profile NAME]
 //! ```
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ mod resp;
 mod strace_test;
 mod tidy;
 mod tools;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -34,7 +36,8 @@ use arguments::Arguments;
 
 const USAGE: &str = "usage: cargo xtask ci [--only STEP] | tidy | \
     demo-loop [--runs N] [--keep-going] | bench-redis [--quick] | strace-test | client-test | \
-    fuzz [--target T] [--execs N] | model [--deep] | planted protocol";
+    fuzz [--target T] [--execs N] | model [--deep] | planted protocol | \
+    crash-states [--states N | --full] [--only CASE]";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::new(std::env::args().skip(1));
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Some("model") => model::run(arguments),
         Some("planted") => planted::run(arguments),
         Some("client-test") => client_test::run(arguments),
+        Some(verb @ "crash-states") => torture::run(verb, arguments),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -184,6 +184,30 @@ impl Names {
         self.journal.len()
     }
 
+    /// Whether the disk and the changes are the same; `same` says so of files.
+    pub(super) fn is_same(
+        &self,
+        other: &Self,
+        same: impl Fn(&Arc<Mutex<Inode>>, &Arc<Mutex<Inode>>) -> bool,
+    ) -> bool {
+        let is_same_node = |one: &Node, two: &Node| match (one, two) {
+            (Node::File(one), Node::File(two)) => same(one, two),
+            (Node::Folder, Node::Folder) => true,
+            _ => false,
+        };
+        let mut names = self.durable.iter().zip(&other.durable);
+        let mut changes = self.journal.iter().zip(&other.journal);
+        (self.durable.len(), self.journal.len()) == (other.durable.len(), other.journal.len())
+            && names.all(|(one, two)| one.0 == two.0 && is_same_node(one.1, two.1))
+            && changes.all(|(one, two)| {
+                let is_same_gift = match (&one.given, &two.given) {
+                    (Some(one), Some(two)) => one.0 == two.0 && is_same_node(&one.1, &two.1),
+                    (one, two) => one.is_none() && two.is_none(),
+                };
+                one.taken == two.taken && is_same_gift
+            })
+    }
+
     /// What is on the disk, and the changes that are not, of other files: `file` says which one
     /// stands for which.
     pub(super) fn copied(

@@ -80,6 +80,21 @@ impl Outage {
         self.names.kept(keeps)
     }
 
+    /// Whether a power cut may leave the same at both moments, of the same disk.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let is_same_file = |one: &File, two: &File| {
+            Arc::ptr_eq(one, two) || locked(one).durable() == locked(two).durable()
+        };
+        let mut sectors = self.sectors.iter().zip(&other.sectors);
+        self.sectors.len() == other.sectors.len()
+            && sectors.all(|(one, two)| {
+                (one.sector, &one.bytes) == (two.sector, &two.bytes)
+                    && is_same_file(&one.inode, &two.inode)
+            })
+            && self.names.is_same(&other.names, is_same_file)
+    }
+
     /// The disk that a power cut at this moment leaves if these sectors and, as far as
     /// [`Outage::kept_changes`] says, these changes of names have reached it, and nothing else.
     /// What the disk decides at random from then on follows from `seed`.

@@ -1,0 +1,55 @@
+//! Tortures the log and judges it from outside: `towline-torture VERB`, or `cargo xtask VERB`.
+
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod crash_states;
+mod log;
+mod oracle;
+mod plant;
+mod random;
+mod tally;
+
+use std::process::ExitCode;
+
+use arguments::Arguments;
+use crash_states::Budget;
+use tally::{Tally, on_panic};
+
+const USAGE: &str = "usage: towline-torture crash-states [--states N | --full] [--only CASE]";
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::new(std::env::args().skip(1));
+    let verb = arguments.verb();
+    let done = match verb.as_str() {
+        "crash-states" => crash_states(arguments),
+        _ => Err(USAGE.to_owned()),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn crash_states(mut arguments: Arguments) -> Result<bool, String> {
+    let states = arguments.number("--states")?;
+    let full = arguments.flag("--full");
+    let only = arguments.value("--only")?;
+    arguments.finish()?;
+    on_panic(1);
+    let tally = Tally::new("crash-states", false);
+    let budget = match states {
+        Some(states) => Budget::States(states),
+        None if full => Budget::Full,
+        None => Budget::SHORT,
+    };
+    match only {
+        Some(case) => crash_states::run_one(&case, &tally),
+        None => crash_states::run(&budget, &tally),
+    }
+    Ok(tally.end())
+}

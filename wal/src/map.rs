@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::ops::Range;
+use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -17,11 +18,58 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 /// place of one. Only the log looks into it.
 #[derive(Debug)]
 pub struct Mapping {
-    raw: MmapRaw,
+    raw: Raw,
     /// Of memory only: held while it is stored to, so that its disk can look at all of it as the
     /// kernel looks at a page that is being written.
     stores: Option<Mutex<()>>,
 }
+
+/// Where the bytes lie.
+#[derive(Debug)]
+enum Raw {
+    File(MmapRaw),
+    Memory(Memory),
+}
+
+impl Raw {
+    fn start(&self) -> *mut u8 {
+        match self {
+            Self::File(mapped) => mapped.as_mut_ptr(),
+            Self::Memory(memory) => memory.0.as_ptr().cast(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::File(mapped) => mapped.len(),
+            Self::Memory(memory) => memory.0.len(),
+        }
+    }
+}
+
+/// Memory of the allocator, which gives out again what was freed: tests make mappings by the
+/// million, and new ones of the kernel would each be faulted in page by page.
+#[derive(Debug)]
+struct Memory(NonNull<[u8]>);
+
+impl Memory {
+    fn zeroed(len: usize) -> Self {
+        let bytes = Box::leak(vec![0; len].into_boxed_slice());
+        Self(NonNull::from(bytes))
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the pointer is of a `Box<[u8]>` that `zeroed` gave up, and nothing else frees it.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+// SAFETY: the memory is owned, and bytes may be freed by any thread.
+unsafe impl Send for Memory {}
+// SAFETY: it is only reached through `Mapping`, whose rule keeps threads apart: see the module.
+unsafe impl Sync for Memory {}
 
 impl Mapping {
     /// Maps the first `len` bytes of `file`, and makes them resident.
@@ -34,13 +82,12 @@ impl Mapping {
         raw.advise(Advice::Random)?;
         // Residency is a matter of speed; a kernel that can not populate serves faults instead.
         let _ = raw.advise(Advice::PopulateRead);
-        Ok(Self { raw, stores: None })
+        Ok(Self { raw: Raw::File(raw), stores: None })
     }
 
     /// Zeroed memory, with no file behind it.
-    pub(crate) fn of_memory(len: usize) -> std::io::Result<Self> {
-        let raw = MmapOptions::new().len(len).map_anon()?.into();
-        Ok(Self { raw, stores: Some(Mutex::new(())) })
+    pub(crate) fn of_memory(len: usize) -> Self {
+        Self { raw: Raw::Memory(Memory::zeroed(len)), stores: Some(Mutex::new(())) }
     }
 
     /// Stores `bytes` at `offset`. The caller holds the reservation of that range.
@@ -56,7 +103,7 @@ impl Mapping {
         // unpublished bytes, so this neither races nor invalidates a reference. `bytes` can not
         // overlap it: references into the mapping cover published bytes only.
         unsafe {
-            let to = self.raw.as_mut_ptr().add(offset);
+            let to = self.raw.start().add(offset);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
         }
     }
@@ -74,7 +121,7 @@ impl Mapping {
         let _held = self.hold_stores().expect("only memory can be looked at as a whole");
         // SAFETY: the range is the whole mapping, which lives as long as `self`. Every store to
         // memory takes the lock that is held until `look` has given the reference back.
-        look(unsafe { std::slice::from_raw_parts(self.raw.as_ptr(), self.raw.len()) })
+        look(unsafe { std::slice::from_raw_parts(self.raw.start(), self.raw.len()) })
     }
 
     /// Published bytes. The caller knows that `range` was published, or that nobody writes yet.
@@ -83,7 +130,7 @@ impl Mapping {
         // SAFETY: the range is inside the mapping (asserted above) and the mapping lives as long
         // as the borrow of `self`. Published bytes never change again, so the shared reference is
         // never invalidated by a store. The file is never shortened while it is mapped.
-        unsafe { std::slice::from_raw_parts(self.raw.as_ptr().add(range.start), range.len()) }
+        unsafe { std::slice::from_raw_parts(self.raw.start().add(range.start), range.len()) }
     }
 }
 

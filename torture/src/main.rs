@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod bit_flips;
 mod crash_states;
 mod log;
 mod oracle;
@@ -16,13 +17,16 @@ use arguments::Arguments;
 use crash_states::Budget;
 use tally::{Tally, on_panic};
 
-const USAGE: &str = "usage: towline-torture crash-states [--states N | --full] [--only CASE]";
+const USAGE: &str = "usage: towline-torture crash-states [--states N | --full] [--only CASE]
+       \
+    towline-torture bit-flips [--random N] [--full] [--only CASE]";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::new(std::env::args().skip(1));
     let verb = arguments.verb();
     let done = match verb.as_str() {
         "crash-states" => crash_states(arguments),
+        "bit-flips" => bit_flips(arguments),
         _ => Err(USAGE.to_owned()),
     };
     match done {
@@ -50,6 +54,20 @@ fn crash_states(mut arguments: Arguments) -> Result<bool, String> {
     match only {
         Some(case) => crash_states::run_one(&case, &tally),
         None => crash_states::run(&budget, &tally),
+    }
+    Ok(tally.end())
+}
+
+fn bit_flips(mut arguments: Arguments) -> Result<bool, String> {
+    let random = arguments.number("--random")?;
+    let full = arguments.flag("--full");
+    let only = arguments.value("--only")?;
+    arguments.finish()?;
+    on_panic(1);
+    let tally = Tally::new("bit-flips", false);
+    match only {
+        Some(case) => bit_flips::run_one(&case, &tally)?,
+        None => bit_flips::run(full, random, &tally)?,
     }
     Ok(tally.end())
 }

@@ -131,6 +131,11 @@ impl Oracle {
         self.story.durable = self.story.records.len();
     }
 
+    /// The first `count` records are durable.
+    pub(crate) fn durable_count(&mut self, count: usize) {
+        self.story.durable = count;
+    }
+
     /// A cut behind the first `kept` records begins: it may happen from now on.
     pub(crate) fn cut_begins(&mut self, kept: usize) {
         let records = self.story.records[..kept].to_vec();

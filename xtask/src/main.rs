@@ -10,6 +10,7 @@
 //! cargo xtask model                  the rules, explored to the end  [--deep] [--profile NAME]
 //! cargo xtask planted protocol       every bug built in on purpose is caught  [--profile NAME]
 //! cargo xtask crash-states           the log after every crash   [--states N | --full]
+//! cargo xtask bit-flips              the log under damage   [--random N] [--full]
 //! cargo xtask client-test            redis-cli, redis-benchmark and redis-py   [--profile NAME]
 //! ```
 #![forbid(unsafe_code)]
@@ -37,7 +38,8 @@ use arguments::Arguments;
 const USAGE: &str = "usage: cargo xtask ci [--only STEP] | tidy | \
     demo-loop [--runs N] [--keep-going] | bench-redis [--quick] | strace-test | client-test | \
     fuzz [--target T] [--execs N] | model [--deep] | planted protocol | \
-    crash-states [--states N | --full] [--only CASE]";
+    crash-states [--states N | --full] [--only CASE] | \
+    bit-flips [--random N] [--full] [--only CASE]";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::new(std::env::args().skip(1));
@@ -52,7 +54,7 @@ fn main() -> ExitCode {
         Some("model") => model::run(arguments),
         Some("planted") => planted::run(arguments),
         Some("client-test") => client_test::run(arguments),
-        Some(verb @ "crash-states") => torture::run(verb, arguments),
+        Some(verb @ ("crash-states" | "bit-flips")) => torture::run(verb, arguments),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -18,10 +18,26 @@ use crate::tally::{Tally, on_every_core};
 use judge::{Known, Met, Outcome, Pair};
 use specimen::{Content, Specimen, is_segment};
 
-/// So many random damages in a full run, and in a short one.
-const RANDOM: [u64; 2] = [1_000_000, 120_000];
-/// A short run takes one bit, and one length, in so many.
-const EVERY: [u64; 2] = [5, 7];
+/// How much is tried.
+#[derive(Clone, Copy)]
+pub(crate) enum Extent {
+    Full,
+    Short,
+    /// As little as shows a bug in what is checked.
+    Glance,
+}
+
+impl Extent {
+    /// One bit, and one length, in so many; and so many random damages.
+    const fn steps(self) -> (usize, usize, u64) {
+        match self {
+            Self::Full => (1, 1, 1_000_000),
+            Self::Short => (5, 7, 120_000),
+            Self::Glance => (41, 83, 5_000),
+        }
+    }
+}
+
 /// After one refusal to open in so many it is checked that nothing was changed.
 const UNCHANGED: u64 = 16;
 
@@ -165,15 +181,15 @@ fn check_unchanged(disk: &SimDisk, files: &[(PathBuf, Content)]) -> Result<(), S
 }
 
 /// Tries all damages, or some of each kind; `random` of the random ones.
-pub(crate) fn run(full: bool, random: Option<u64>, tally: &Tally) -> Result<(), String> {
+pub(crate) fn run(extent: Extent, random: Option<u64>, tally: &Tally) -> Result<(), String> {
     let subjects = Subjects::new()?;
     let (_, segment) = subjects.small.segment();
-    let [every_bit, every_length] = if full { [1, 1] } else { EVERY };
-    let bits = (0..segment.len() as u64 * 8).step_by(usize::try_from(every_bit).unwrap_or(1));
-    let lengths = (0..segment.len() as u64).step_by(usize::try_from(every_length).unwrap_or(1));
+    let (every_bit, every_length, at_random) = extent.steps();
+    let bits = (0..segment.len() as u64 * 8).step_by(every_bit);
+    let lengths = (0..segment.len() as u64).step_by(every_length);
     let control = subjects.small.files[&dir().join("control.0")].len() as u64 * 8;
     let copies = (0..2).flat_map(|copy| (0..control).map(move |bit| Case::Control(copy, bit)));
-    let random = random.unwrap_or(RANDOM[usize::from(!full)]);
+    let random = random.unwrap_or(at_random);
     let kinds: [(&str, Vec<Case>); 4] = [
         ("flipped bits", bits.map(Case::Bit).collect()),
         ("lengths", lengths.map(Case::Length).collect()),

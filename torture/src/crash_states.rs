@@ -19,6 +19,12 @@ use workload::{Moment, OPERATIONS, Start, moments};
 
 /// The longest workload.
 const LENGTH_MAX: usize = 3;
+/// About so many states there are: what a run of fewer chooses among.
+const STATES_ALL: u64 = 14_000_000;
+/// A workload that is shorter by one has its states tried more densely, by so many powers of two.
+const DENSER: usize = 3;
+/// At one moment in so many, at least, the process is killed and the power stays.
+const KILLED: u64 = 6;
 /// What a short run looks at, of all states.
 const STATES: u64 = 100_000;
 /// In one state of so many, a crash during its recovery is tried at every moment of that.
@@ -41,8 +47,6 @@ impl Budget {
 struct Workload {
     start: Start,
     operations: String,
-    /// The number of its first state among all.
-    first: u64,
 }
 
 impl Workload {
@@ -63,69 +67,59 @@ fn workloads() -> Vec<Workload> {
         all.extend_from_slice(&of_length);
     }
     let workload = |operations: String| {
-        Start::ALL.map(|start| Workload { start, operations: operations.clone(), first: 0 })
+        Start::ALL.map(|start| Workload { start, operations: operations.clone() })
     };
     all.into_iter().flat_map(workload).collect()
 }
 
 /// Tries the states of all workloads. Every failure says how it is tried again.
 pub(crate) fn run(budget: &Budget, tally: &Tally) {
-    let mut workloads = workloads();
-    let total = number(&mut workloads, tally);
+    let workloads = workloads();
     let every = match budget {
         Budget::Full => 1,
-        Budget::States(count) => total.div_ceil((*count).max(1)),
+        Budget::States(count) => STATES_ALL.div_ceil((*count).max(1)),
     };
-    println!("crash-states: {} workloads have {total} states", workloads.len());
-    let chosen = |state: u64| every == 1 || mix(state) % every == 0;
-    let next = AtomicU64::new(0);
+    let (next, all) = (AtomicU64::new(0), AtomicU64::new(0));
     on_every_core(|| {
-        while let Some(workload) = take(&workloads, &next).filter(|_| !tally.is_over()) {
-            let name = workload.name();
-            let Ok(moments) = moments(workload.start, &workload.operations) else { continue };
-            let mut state = workload.first;
-            for (at, moment) in moments.iter().enumerate() {
-                let states = States::new(&moment.outage);
-                for number in 0..states.count() {
-                    if chosen(state) {
-                        let case = || format!("{name}:{at}:{number}");
-                        tally.run(case, || check(moment, &states, number));
-                    }
-                    state += 1;
+        while let Ok(at) = usize::try_from(next.fetch_add(1, Ordering::Relaxed)) {
+            let Some(workload) = workloads.get(at).filter(|_| !tally.is_over()) else { return };
+            let seen = workload.run(every, mix(at as u64), tally);
+            all.fetch_add(seen, Ordering::Relaxed);
+        }
+    });
+    println!("crash-states: {} workloads have {} states", workloads.len(), all.into_inner());
+}
+
+impl Workload {
+    /// Runs it and tries one of its states in `every`, more of a short one. Returns how many it
+    /// has.
+    fn run(&self, every: u64, lot: u64, tally: &Tally) -> u64 {
+        let name = self.name();
+        let mut recorded = Vec::new();
+        tally.run(
+            || name.clone(),
+            || {
+                recorded = moments(self.start, &self.operations)?;
+                Ok(())
+            },
+        );
+        let longer = LENGTH_MAX.saturating_sub(self.operations.len());
+        let every = (every >> (DENSER * longer)).max(1);
+        let mut seen = 0;
+        for (at, moment) in recorded.iter().enumerate() {
+            let states = States::new(&moment.outage);
+            for number in 0..states.count() {
+                seen += 1;
+                // A moment has one state without a power cut, and thousands with one.
+                let every = if states.is_kill(number) { every.min(KILLED) } else { every };
+                if mix(lot ^ seen) % every == 0 {
+                    let case = || format!("{name}:{at}:{number}");
+                    tally.run(case, || check(moment, &states, number));
                 }
             }
         }
-    });
-}
-
-fn take<'a>(workloads: &'a [Workload], next: &AtomicU64) -> Option<&'a Workload> {
-    workloads.get(usize::try_from(next.fetch_add(1, Ordering::Relaxed)).ok()?)
-}
-
-/// Runs every workload once, and counts its states.
-fn number(workloads: &mut [Workload], tally: &Tally) -> u64 {
-    let counts: Vec<_> = workloads.iter().map(|_| AtomicU64::new(0)).collect();
-    let (next, all) = (AtomicU64::new(0), &*workloads);
-    on_every_core(|| {
-        while let Ok(at) = usize::try_from(next.fetch_add(1, Ordering::Relaxed)) {
-            let Some(workload) = all.get(at).filter(|_| !tally.is_over()) else { return };
-            tally.run(
-                || workload.name(),
-                || {
-                    let moments = moments(workload.start, &workload.operations)?;
-                    let states = moments.iter().map(|moment| States::new(&moment.outage).count());
-                    counts[at].store(states.sum(), Ordering::Relaxed);
-                    Ok(())
-                },
-            );
-        }
-    });
-    let mut total = 0;
-    for (workload, count) in workloads.iter_mut().zip(counts) {
-        workload.first = total;
-        total += count.into_inner();
+        seen
     }
-    total
 }
 
 /// Tries one state again, as a failure names it: `START:OPERATIONS[:MOMENT:STATE]`.
@@ -171,7 +165,7 @@ fn check(moment: &Moment, states: &States<'_>, number: u64) -> Result<(), String
     }
     let mut oracle = moment.oracle.clone();
     oracle.settle(&found);
-    if lot / RECOVERED_AGAIN % GOES_ON == 0 {
+    if states.is_kill(number) || lot / RECOVERED_AGAIN % GOES_ON == 0 {
         go_on(&wal, &mut oracle, lot)?;
     }
     // What opening has shown is durable, and so is what was flushed since.

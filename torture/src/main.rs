@@ -14,12 +14,14 @@ mod tally;
 use std::process::ExitCode;
 
 use arguments::Arguments;
+use bit_flips::Extent;
 use crash_states::Budget;
 use tally::{Tally, on_panic};
 
 const USAGE: &str = "usage: towline-torture crash-states [--states N | --full] [--only CASE]
        \
-    towline-torture bit-flips [--random N] [--full] [--only CASE]";
+    towline-torture bit-flips [--random N] [--full] [--only CASE]\n       \
+    towline-torture plants | plant NAME    the bugs this build may have, and one of them, caught";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::new(std::env::args().skip(1));
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
     let done = match verb.as_str() {
         "crash-states" => crash_states(arguments),
         "bit-flips" => bit_flips(arguments),
+        "plants" => plants(arguments),
+        "plant" => catch(arguments),
         _ => Err(USAGE.to_owned()),
     };
     match done {
@@ -67,7 +71,31 @@ fn bit_flips(mut arguments: Arguments) -> Result<bool, String> {
     let tally = Tally::new("bit-flips", false);
     match only {
         Some(case) => bit_flips::run_one(&case, &tally)?,
-        None => bit_flips::run(full, random, &tally)?,
+        None => bit_flips::run(if full { Extent::Full } else { Extent::Short }, random, &tally)?,
     }
     Ok(tally.end())
+}
+
+/// Names the bugs that can be planted.
+fn plants(arguments: Arguments) -> Result<bool, String> {
+    arguments.finish()?;
+    plant::names().for_each(|name| println!("{name}"));
+    Ok(plant::IS_PLANTED)
+}
+
+/// Plants a bug and tortures the log until it shows.
+fn catch(mut arguments: Arguments) -> Result<bool, String> {
+    let name = arguments.verb();
+    arguments.finish()?;
+    plant::plant(Some(plant::named(&name)?));
+    // A panic shows it as well as a failure.
+    on_panic(0);
+    let (damages, crashes) = (Tally::new("bit-flips", true), Tally::new("crash-states", true));
+    bit_flips::run(Extent::Glance, None, &damages)?;
+    if !damages.has_failed() {
+        crash_states::run(&Budget::SHORT, &crashes);
+    }
+    let is_caught = damages.has_failed() || crashes.has_failed();
+    println!("{name}: {}", if is_caught { "caught" } else { "NOT caught" });
+    Ok(is_caught)
 }

@@ -11,11 +11,51 @@
 )]
 pub enum Bug {
     SyncLeftOut,
+    PromiseTooHigh,
+    SeedWithoutNonce,
+    SegmentChecksumIgnored,
+    DurableNotLowered,
+    CutOldestFirst,
+    CutMarkLeft,
+    CutFileNotSynced,
+    SegmentNameNotSynced,
+    ControlNameNotSynced,
+    OneControlCopy,
+    PayloadNotChecked,
+    BarrierFollowsAnything,
+    PromisesBehindIgnored,
+    PoisonedGoesOn,
+    NamesFoundNotSynced,
+    TornTailLeftInPlace,
+    EpochWithoutBarrier,
+    ReadyHeaderNotRewritten,
+    TailNotRewritten,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::SyncLeftOut];
+    pub const ALL: [Self; 20] = [
+        Self::SyncLeftOut,
+        Self::PromiseTooHigh,
+        Self::SeedWithoutNonce,
+        Self::SegmentChecksumIgnored,
+        Self::DurableNotLowered,
+        Self::CutOldestFirst,
+        Self::CutMarkLeft,
+        Self::CutFileNotSynced,
+        Self::SegmentNameNotSynced,
+        Self::ControlNameNotSynced,
+        Self::OneControlCopy,
+        Self::PayloadNotChecked,
+        Self::BarrierFollowsAnything,
+        Self::PromisesBehindIgnored,
+        Self::PoisonedGoesOn,
+        Self::NamesFoundNotSynced,
+        Self::TornTailLeftInPlace,
+        Self::EpochWithoutBarrier,
+        Self::ReadyHeaderNotRewritten,
+        Self::TailNotRewritten,
+    ];
 }
 
 #[cfg(towline_planted)]

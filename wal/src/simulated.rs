@@ -86,7 +86,14 @@ impl SimDisk {
     /// The next `count` syncs of files fail, those inside `create` and `write` too. Some of what
     /// they should have written is on the disk, and the kernel believes that all of it is.
     pub fn fail_syncs(&self, count: u32) {
-        self.state().failing_syncs = count;
+        let mut state = self.state();
+        (state.whole_syncs, state.failing_syncs) = (0, count);
+    }
+
+    /// The sync of a file that follows on `whole` more fails, as in [`SimDisk::fail_syncs`].
+    pub fn fail_sync_behind(&self, whole: u32) {
+        let mut state = self.state();
+        (state.whole_syncs, state.failing_syncs) = (whole, 1);
     }
 
     /// Whether there is no room for new files.

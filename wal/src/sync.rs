@@ -153,6 +153,9 @@ impl Log {
     /// that all is well (the fsync study of ATC'20).
     fn poison(&self, error: &WalError) -> WalError {
         let reason = error.to_string();
+        if planted(Bug::PoisonedGoesOn) {
+            return WalError::Poisoned(reason);
+        }
         let mut poison = self.poison.lock().unwrap_or_else(PoisonError::into_inner);
         let reason = poison.get_or_insert(reason).clone();
         drop(poison);

@@ -438,3 +438,24 @@ fn a_second_opener_is_told_so_until_the_first_one_is_dead() {
     drop(second);
     drop(opened_on(&disk));
 }
+
+#[test]
+fn a_founding_that_lost_power_anywhere_is_done_or_can_be_done_again() {
+    let mut again = 0;
+    for seed in 0..SEEDS {
+        let disk = SimDisk::new(seed);
+        disk.die_after(seed % 9);
+        let done = found_on(&disk, dir(), &founding("a"));
+        disk.power_cut();
+        if let Err(error) = open_on(&disk) {
+            assert!(done.is_err() && matches!(error, WalError::NotFounded(_)), "{seed}: {error}");
+            disk.kill();
+            found_on(&disk, dir(), &founding("a"))
+                .unwrap_or_else(|error| panic!("{seed}: {error}"));
+            again += 1;
+        }
+        disk.kill();
+        assert_eq!(opened_on(&disk).appended(), Lsn::ZERO);
+    }
+    assert!((1..SEEDS).contains(&again), "{again} were founded again");
+}

@@ -8,7 +8,7 @@
 //! cargo xtask strace-test            no OK before two disks   [--profile NAME]
 //! cargo xtask fuzz                   every fuzz target   [--target T] [--execs N]
 //! cargo xtask model                  the rules, explored to the end  [--deep] [--profile NAME]
-//! cargo xtask planted protocol       every bug built in on purpose is caught  [--profile NAME]
+//! cargo xtask planted PART           every bug built in on purpose is caught  [--profile NAME]
 //! cargo xtask crash-states           the log after every crash   [--states N | --full]
 //! cargo xtask bit-flips              the log under damage   [--random N] [--full]
 //! cargo xtask client-test            redis-cli, redis-benchmark and redis-py   [--profile NAME]
@@ -37,7 +37,7 @@ use arguments::Arguments;
 
 const USAGE: &str = "usage: cargo xtask ci [--only STEP] | tidy | \
     demo-loop [--runs N] [--keep-going] | bench-redis [--quick] | strace-test | client-test | \
-    fuzz [--target T] [--execs N] | model [--deep] | planted protocol | \
+    fuzz [--target T] [--execs N] | model [--deep] | planted protocol | planted wal | \
     crash-states [--states N | --full] [--only CASE] | \
     bit-flips [--random N] [--full] [--only CASE]";
 

@@ -45,7 +45,13 @@ impl<'a> States<'a> {
     }
 
     pub(super) fn count(&self) -> u64 {
-        self.sector_sets() * self.changes.len() as u64
+        // The last one: the process alone has died.
+        self.sector_sets() * self.changes.len() as u64 + 1
+    }
+
+    /// Whether in state `number` the power did not fail.
+    pub(super) fn is_kill(&self, number: u64) -> bool {
+        number + 1 == self.count()
     }
 
     /// Which sectors are left in a state: all subsets if they are few; otherwise none, all, all
@@ -77,6 +83,9 @@ impl<'a> States<'a> {
 
     /// The disk in state `number`.
     pub(super) fn disk(&self, number: u64) -> SimDisk {
+        if self.is_kill(number) {
+            return self.outage.kill(number);
+        }
         let sets = self.sector_sets();
         let sectors = self.sectors(number % sets);
         let changes = usize::try_from(number / sets).ok().and_then(|at| self.changes.get(at));

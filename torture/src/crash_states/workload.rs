@@ -24,8 +24,8 @@ use crate::oracle::{Oracle, Written};
 /// | x | shuts down, opens |
 /// | k | dies, opens |
 /// | y | a flush fails; dies, opens |
-/// | z | an epoch is begun and a sync in that fails; dies, opens |
-pub(super) const OPERATIONS: &str = "amlsfeucdxkyz";
+/// | z, v | an epoch is begun and the first, the fourth sync of that fails; dies, opens |
+pub(super) const OPERATIONS: &str = "amlsfeucdxkyzv";
 
 /// What a workload begins with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -319,8 +319,10 @@ impl Run {
                 self.die();
                 self.open_whole()
             }
-            'y' => self.fail(Self::flush),
-            'z' => self.fail(Self::begin),
+            'y' => self.fail(0, Self::flush),
+            'z' => self.fail(0, Self::begin),
+            // The header of a ready segment that the epoch takes.
+            'v' => self.fail(3, Self::begin),
             other => Err(format!("{other} is no operation: {OPERATIONS}")),
         }
     }
@@ -334,9 +336,13 @@ impl Run {
         Ok(())
     }
 
-    /// Does something while the next sync fails, and goes on after the death that must follow.
-    fn fail(&mut self, act: impl FnOnce(&mut Self) -> Result<(), WalError>) -> Result<(), String> {
-        self.disk.fail_syncs(1);
+    /// Does something while the sync fails that follows on `whole` others, and goes on after the death that must follow.
+    fn fail(
+        &mut self,
+        whole: u32,
+        act: impl FnOnce(&mut Self) -> Result<(), WalError>,
+    ) -> Result<(), String> {
+        self.disk.fail_sync_behind(whole);
         // It may fail, or need no sync at all.
         let _ = self.try_act(act);
         self.disk.fail_syncs(0);

@@ -140,6 +140,14 @@ impl Names {
         Ok(())
     }
 
+    /// Shows the changes that are not durable as well.
+    pub(super) fn show_all(&mut self) {
+        self.seen = self.durable.clone();
+        for change in &self.journal {
+            change.apply(&mut self.seen);
+        }
+    }
+
     /// Makes everything durable.
     pub(super) fn sync_all(&mut self) {
         self.durable = self.seen.clone();

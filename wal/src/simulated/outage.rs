@@ -5,10 +5,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::SimDisk;
 use super::inode::Inode;
 use super::names::Names;
 use super::state::{State, locked};
+use super::{SECTOR_LEN, SimDisk};
 
 /// What was on a disk at some moment, and what was not synced then.
 #[derive(Debug)]
@@ -93,6 +93,23 @@ impl Outage {
                     && is_same_file(&one.inode, &two.inode)
             })
             && self.names.is_same(&other.names, is_same_file)
+    }
+
+    /// The disk that the death of the process at this moment leaves: everything is in the page
+    /// cache, and what was not synced is not durable. What failed syncs have made the kernel
+    /// believe is forgotten.
+    #[must_use]
+    pub fn kill(&self, seed: u64) -> SimDisk {
+        let mut copies = Copies::default();
+        let mut names = self.names.copied(|inode| copies.of(inode));
+        names.show_all();
+        for unsynced in &self.sectors {
+            let copy = copies.of(&unsynced.inode);
+            locked(&copy).write_at(&unsynced.bytes, unsynced.sector * SECTOR_LEN);
+        }
+        let mut state = State::new(seed);
+        state.names = names;
+        SimDisk { state: Arc::new(Mutex::new(state)) }
     }
 
     /// The disk that a power cut at this moment leaves if these sectors and, as far as

@@ -18,6 +18,8 @@ pub(super) struct State {
     pub(super) locks: BTreeSet<PathBuf>,
     /// Counts the processes: what an earlier one has opened is dead.
     pub(super) life: u64,
+    /// So many syncs succeed before those that fail.
+    pub(super) whole_syncs: u32,
     pub(super) failing_syncs: u32,
     pub(super) full: bool,
     /// How many changing calls the process has left.
@@ -44,6 +46,7 @@ impl State {
             names: Names::default(),
             locks: BTreeSet::new(),
             life: 0,
+            whole_syncs: 0,
             failing_syncs: 0,
             full: false,
             calls_left: None,
@@ -99,7 +102,9 @@ impl State {
             inode.write_some_back(&mut self.random);
             return Ok(());
         }
-        if self.failing_syncs > 0 {
+        if self.whole_syncs > 0 {
+            self.whole_syncs -= 1;
+        } else if self.failing_syncs > 0 {
             self.failing_syncs -= 1;
             inode.fail_sync(&mut self.random);
             return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));

@@ -240,6 +240,9 @@ fn an_outage_leaves_exactly_what_is_chosen_and_the_disk_goes_on() {
     }
     assert_eq!(outage.kept_changes(|change| change == 1), [false, false], "the older is first");
     assert_eq!(names(&outage.leave(9, |_| true, |change| change == 1), "/d"), ["one.wal"]);
+    let dead = outage.kill(9);
+    assert_eq!((one(&dead)[4_096], names(&dead, "/d").len()), (1, 3), "the cache stays");
+    assert_eq!((dead.outage().sectors(), dead.outage().changes()), (3, 2), "and is not durable");
     file.sync().unwrap();
     let later = disk.outage();
     assert_eq!((outage.sectors(), later.sectors()), (3, 0), "it is of that moment");
@@ -266,4 +269,13 @@ fn a_disk_holds_the_files_it_is_made_of() {
     disk.power_cut();
     assert_eq!(disk.files(), [("/d/e/one.wal".into(), content.to_vec())]);
     assert_eq!(names(&disk, "/d"), ["e"]);
+}
+
+#[test]
+fn the_sync_that_was_chosen_fails_and_no_other() {
+    let disk = with_file(1);
+    let file = disk.open(Path::new("/d/one.wal"), Access::ReadWrite).unwrap();
+    disk.fail_sync_behind(2);
+    let fails: Vec<_> = (0..4).map(|_| file.sync().is_err()).collect();
+    assert_eq!(fails, [false, false, true, false]);
 }

@@ -181,8 +181,16 @@ fn check_unchanged(disk: &SimDisk, files: &[(PathBuf, Content)]) -> Result<(), S
 }
 
 /// Tries all damages, or some of each kind; `random` of the random ones.
-pub(crate) fn run(extent: Extent, random: Option<u64>, tally: &Tally) -> Result<(), String> {
-    let subjects = Subjects::new()?;
+pub(crate) fn run(extent: Extent, random: Option<u64>, tally: &Tally) {
+    let mut subjects = None;
+    tally.run(
+        || "specimen".to_owned(),
+        || {
+            subjects = Some(Subjects::new()?);
+            Ok(())
+        },
+    );
+    let Some(subjects) = subjects else { return };
     let (_, segment) = subjects.small.segment();
     let (every_bit, every_length, at_random) = extent.steps();
     let bits = (0..segment.len() as u64 * 8).step_by(every_bit);
@@ -199,7 +207,6 @@ pub(crate) fn run(extent: Extent, random: Option<u64>, tally: &Tally) -> Result<
     for (name, cases) in kinds {
         run_all(name, &cases, &subjects, tally);
     }
-    Ok(())
 }
 
 fn run_all(name: &str, cases: &[Case], subjects: &Subjects, tally: &Tally) {

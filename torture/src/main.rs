@@ -5,22 +5,29 @@
 mod arguments;
 mod bit_flips;
 mod crash_states;
+mod events;
+mod life;
 mod log;
 mod oracle;
 mod plant;
 mod random;
+mod syscall_crash;
 mod tally;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use arguments::Arguments;
 use bit_flips::Extent;
 use crash_states::Budget;
+use events::Reporter;
 use tally::{Tally, on_panic};
 
 const USAGE: &str = "usage: towline-torture crash-states [--states N | --full] [--only CASE]
        \
     towline-torture bit-flips [--random N] [--full] [--only CASE]\n       \
+    towline-torture syscall-crash [--points N] [--only CASE]\n       \
+    towline-torture life FOLDER SEED    what syscall-crash runs and kills\n       \
     towline-torture plants | plant NAME    the bugs this build may have, and one of them, caught";
 
 fn main() -> ExitCode {
@@ -29,6 +36,9 @@ fn main() -> ExitCode {
     let done = match verb.as_str() {
         "crash-states" => crash_states(arguments),
         "bit-flips" => bit_flips(arguments),
+        "syscall-crash" => syscall_crash(arguments),
+        "life" => life(arguments),
+        "judge" => judge(arguments),
         "plants" => plants(arguments),
         "plant" => catch(arguments),
         _ => Err(USAGE.to_owned()),
@@ -71,9 +81,38 @@ fn bit_flips(mut arguments: Arguments) -> Result<bool, String> {
     let tally = Tally::new("bit-flips", false);
     match only {
         Some(case) => bit_flips::run_one(&case, &tally)?,
-        None => bit_flips::run(if full { Extent::Full } else { Extent::Short }, random, &tally)?,
+        None => bit_flips::run(if full { Extent::Full } else { Extent::Short }, random, &tally),
     }
     Ok(tally.end())
+}
+
+fn syscall_crash(mut arguments: Arguments) -> Result<bool, String> {
+    let points = arguments.number("--points")?.unwrap_or(syscall_crash::POINTS);
+    let only = arguments.value("--only")?;
+    arguments.finish()?;
+    on_panic(1);
+    let tally = Tally::new("syscall-crash", false);
+    match only {
+        Some(case) => syscall_crash::run_one(&case, &tally)?,
+        None => syscall_crash::run(points, &tally)?,
+    }
+    Ok(tally.end())
+}
+
+fn life(mut arguments: Arguments) -> Result<bool, String> {
+    let (folder, seed) = (arguments.verb(), arguments.verb());
+    arguments.finish()?;
+    let seed = seed.parse().map_err(|_| format!("{seed:?} is no seed"))?;
+    let reporter = Reporter::new().map_err(|error| format!("standard output: {error}"))?;
+    Ok(life::live(Path::new(&folder), seed, &reporter))
+}
+
+/// Judges a log by what is told on standard input.
+fn judge(mut arguments: Arguments) -> Result<bool, String> {
+    let folder = arguments.verb();
+    arguments.finish()?;
+    let told = std::io::read_to_string(std::io::stdin()).map_err(|error| error.to_string())?;
+    Ok(syscall_crash::judge_told(Path::new(&folder), &told))
 }
 
 /// Names the bugs that can be planted.
@@ -91,7 +130,7 @@ fn catch(mut arguments: Arguments) -> Result<bool, String> {
     // A panic shows it as well as a failure.
     on_panic(0);
     let (damages, crashes) = (Tally::new("bit-flips", true), Tally::new("crash-states", true));
-    bit_flips::run(Extent::Glance, None, &damages)?;
+    bit_flips::run(Extent::Glance, None, &damages);
     if !damages.has_failed() {
         crash_states::run(&Budget::SHORT, &crashes);
     }

@@ -149,6 +149,11 @@ impl Oracle {
         }
     }
 
+    /// Whether a cut is under way.
+    pub(crate) fn is_cutting(&self) -> bool {
+        self.other.is_some()
+    }
+
     pub(crate) fn fence_asked(&mut self, fence: u64) {
         self.fence_asked = fence;
     }

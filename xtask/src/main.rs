@@ -11,6 +11,7 @@
 //! cargo xtask planted PART           every bug built in on purpose is caught  [--profile NAME]
 //! cargo xtask crash-states           the log after every crash   [--states N | --full]
 //! cargo xtask bit-flips              the log under damage   [--random N] [--full]
+//! cargo xtask syscall-crash          the log with a fault at every system call   [--points N]
 //! cargo xtask client-test            redis-cli, redis-benchmark and redis-py   [--profile NAME]
 //! ```
 #![forbid(unsafe_code)]
@@ -39,7 +40,8 @@ const USAGE: &str = "usage: cargo xtask ci [--only STEP] | tidy | \
     demo-loop [--runs N] [--keep-going] | bench-redis [--quick] | strace-test | client-test | \
     fuzz [--target T] [--execs N] | model [--deep] | planted protocol | planted wal | \
     crash-states [--states N | --full] [--only CASE] | \
-    bit-flips [--random N] [--full] [--only CASE]";
+    bit-flips [--random N] [--full] [--only CASE] | \
+    syscall-crash [--points N] [--only CASE]";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::new(std::env::args().skip(1));
@@ -54,7 +56,9 @@ fn main() -> ExitCode {
         Some("model") => model::run(arguments),
         Some("planted") => planted::run(arguments),
         Some("client-test") => client_test::run(arguments),
-        Some(verb @ ("crash-states" | "bit-flips")) => torture::run(verb, arguments),
+        Some(verb @ ("crash-states" | "bit-flips" | "syscall-crash")) => {
+            torture::run(verb, arguments)
+        }
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -105,7 +105,11 @@ impl Reporter {
 
     /// Tells one event. If nobody listens any more there is nothing left to do.
     pub(crate) fn tell(&self, event: &Event) {
-        let line = event.line();
+        self.tell_line(&event.line());
+    }
+
+    /// Tells one line, in one call if it is short.
+    pub(crate) fn tell_line(&self, line: &str) {
         let mut rest = line.len() + 1;
         while rest > 0 {
             let (text, end) = (&line.as_bytes()[(line.len() + 1 - rest).min(line.len())..], b"\n");

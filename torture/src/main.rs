@@ -10,9 +10,11 @@ mod life;
 mod log;
 mod oracle;
 mod plant;
+mod power_cut;
 mod random;
 mod syscall_crash;
 mod tally;
+mod writers;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,7 +29,8 @@ const USAGE: &str = "usage: towline-torture crash-states [--states N | --full] [
        \
     towline-torture bit-flips [--random N] [--full] [--only CASE]\n       \
     towline-torture syscall-crash [--points N] [--only CASE]\n       \
-    towline-torture life FOLDER SEED    what syscall-crash runs and kills\n       \
+    towline-torture power-cut [--cuts N] [--only CASE]\n       \
+    towline-torture life FOLDER SEED | writers FOLDER LIFE    what these run and kill\n       \
     towline-torture plants | plant NAME    the bugs this build may have, and one of them, caught";
 
 fn main() -> ExitCode {
@@ -37,7 +40,9 @@ fn main() -> ExitCode {
         "crash-states" => crash_states(arguments),
         "bit-flips" => bit_flips(arguments),
         "syscall-crash" => syscall_crash(arguments),
+        "power-cut" => power_cut(arguments),
         "life" => life(arguments),
+        "writers" => writers(arguments),
         "judge" => judge(arguments),
         "plants" => plants(arguments),
         "plant" => catch(arguments),
@@ -105,6 +110,29 @@ fn life(mut arguments: Arguments) -> Result<bool, String> {
     let seed = seed.parse().map_err(|_| format!("{seed:?} is no seed"))?;
     let reporter = Reporter::new().map_err(|error| format!("standard output: {error}"))?;
     Ok(life::live(Path::new(&folder), seed, &reporter))
+}
+
+fn power_cut(mut arguments: Arguments) -> Result<bool, String> {
+    let cuts = arguments.number("--cuts")?.unwrap_or(power_cut::CUTS);
+    let only = arguments.value("--only")?;
+    arguments.finish()?;
+    on_panic(1);
+    let tally = Tally::new("power-cut", false);
+    match only {
+        Some(case) => power_cut::run_one(&case, &tally)?,
+        None => power_cut::run(cuts, &tally),
+    }
+    Ok(tally.end())
+}
+
+fn writers(mut arguments: Arguments) -> Result<bool, String> {
+    let (folder, life) = (arguments.verb(), arguments.verb());
+    let syncs = !arguments.flag("--unsynced");
+    arguments.finish()?;
+    let life = life.parse().map_err(|_| format!("{life:?} is no life"))?;
+    let reporter = Reporter::new().map_err(|error| format!("standard output: {error}"))?;
+    let wrote = writers::write(Path::new(&folder), life, syncs, &reporter);
+    wrote.map(|()| true).map_err(|error| error.to_string())
 }
 
 /// Judges a log by what is told on standard input.

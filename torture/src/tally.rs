@@ -48,8 +48,12 @@ impl Tally {
         self.stops && self.has_failed()
     }
 
+    pub(crate) fn failures(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed) > 0
+        self.failures() > 0
     }
 
     /// The last line; whether nothing failed.

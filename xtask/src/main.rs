@@ -12,6 +12,7 @@
 //! cargo xtask crash-states           the log after every crash   [--states N | --full]
 //! cargo xtask bit-flips              the log under damage   [--random N] [--full]
 //! cargo xtask syscall-crash          the log with a fault at every system call   [--points N]
+//! cargo xtask power-cut              the log on file systems that lose power   [--cuts N]
 //! cargo xtask client-test            redis-cli, redis-benchmark and redis-py   [--profile NAME]
 //! ```
 #![forbid(unsafe_code)]
@@ -41,7 +42,8 @@ const USAGE: &str = "usage: cargo xtask ci [--only STEP] | tidy | \
     fuzz [--target T] [--execs N] | model [--deep] | planted protocol | planted wal | \
     crash-states [--states N | --full] [--only CASE] | \
     bit-flips [--random N] [--full] [--only CASE] | \
-    syscall-crash [--points N] [--only CASE]";
+    syscall-crash [--points N] [--only CASE] | \
+    power-cut [--cuts N] [--only CASE]";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::new(std::env::args().skip(1));
@@ -56,7 +58,7 @@ fn main() -> ExitCode {
         Some("model") => model::run(arguments),
         Some("planted") => planted::run(arguments),
         Some("client-test") => client_test::run(arguments),
-        Some(verb @ ("crash-states" | "bit-flips" | "syscall-crash")) => {
+        Some(verb @ ("crash-states" | "bit-flips" | "syscall-crash" | "power-cut")) => {
             torture::run(verb, arguments)
         }
         _ => {

@@ -336,7 +336,8 @@ impl Run {
         Ok(())
     }
 
-    /// Does something while the sync fails that follows on `whole` others, and goes on after the death that must follow.
+    /// Does something while the sync fails that follows on `whole` others, and goes on after the
+    /// death that must follow.
     fn fail(
         &mut self,
         whole: u32,

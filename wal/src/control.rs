@@ -15,6 +15,7 @@ use towline_protocol::wire::{Reader, WireError, Writer};
 use crate::crash;
 use crate::disk::{Disk, FileDisk};
 use crate::error::{AtPath, WalError};
+use crate::planted::{Bug, planted};
 
 const MAGIC: &[u8; 8] = b"TOWLCTL\n";
 const VERSION: u16 = 1;
@@ -221,7 +222,7 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 pub(crate) fn write(disk: &dyn Disk, dir: &Path, control: &mut Control) -> Result<(), WalError> {
     control.sequence += 1;
     let bytes = control.encode();
-    for copy in [0, 1] {
+    for copy in if planted(Bug::OneControlCopy) { 0..1 } else { 0..2 } {
         write_copy(disk, dir, copy, &bytes)?;
     }
     Ok(())
@@ -234,6 +235,9 @@ fn write_copy(disk: &dyn Disk, dir: &Path, copy: u8, bytes: &[u8]) -> Result<(),
     disk.write(&fresh, bytes).at("writing", &fresh)?;
     crash::point()?;
     disk.rename(&fresh, &path).at("renaming over", &path)?;
+    if planted(Bug::ControlNameNotSynced) {
+        return Ok(());
+    }
     disk.sync_dir(dir).at("syncing", dir)
 }
 
@@ -292,9 +296,12 @@ fn read_copy(disk: &dyn Disk, path: &Path) -> Result<Option<Result<Control, Wire
     Ok(Some(Control::decode(&bytes)))
 }
 
+/// Whether a folder holds nothing, or only what a founding left that a crash ended: no log has
+/// files that are not finished and no others.
 fn is_empty(disk: &dyn Disk, dir: &Path) -> Result<bool, WalError> {
+    let is_unfinished = |path: &PathBuf| path.extension().is_some_and(|name| name == "new");
     match disk.list(dir) {
-        Ok(entries) => Ok(entries.is_empty()),
+        Ok(entries) => Ok(entries.iter().all(is_unfinished)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error).at("reading", dir),
     }

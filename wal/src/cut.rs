@@ -18,6 +18,7 @@ use crate::crash;
 use crate::disk::{Access, Disk};
 use crate::error::{AtPath, WalError};
 use crate::header::SegmentHeader;
+use crate::planted::{Bug, planted};
 use crate::recovery::take_lock;
 use crate::scan::{SegmentFile, parse, segment_files};
 use crate::segment::create;
@@ -90,7 +91,9 @@ pub(crate) fn apply(
 ) -> Result<PathBuf, WalError> {
     control.cut = Some(CutMark { to, nonce: options.disk.nonce() });
     control.history.cut(to);
-    control.durable = control.durable.min(to);
+    if !planted(Bug::DurableNotLowered) {
+        control.durable = control.durable.min(to);
+    }
     control::write(&*options.disk, dir, control)?;
     finish(dir, control, options)
 }
@@ -107,7 +110,11 @@ pub(crate) fn finish(
     let bundle = salvage.join(format!("{:020}-{:016x}", mark.to.get(), mark.nonce));
     disk.create_dir_all(&bundle).at("creating", &bundle)?;
     // The newest first: what is left is a log without a gap after every step.
-    for file in segment_files(disk, dir, control.log, control.segment_size)?.into_iter().rev() {
+    let mut files = segment_files(disk, dir, control.log, control.segment_size)?;
+    if !planted(Bug::CutOldestFirst) {
+        files.reverse();
+    }
+    for file in files {
         let name = file.path.file_name().unwrap_or_default();
         let kept = bundle.join(name);
         crash::point()?;
@@ -132,6 +139,9 @@ pub(crate) fn finish(
     disk.sync_dir(dir).at("syncing", dir)?;
     crash::point()?;
     control.cut = None;
+    if planted(Bug::CutMarkLeft) {
+        return Ok(bundle);
+    }
     control::write(disk, dir, control)?;
     Ok(bundle)
 }
@@ -152,7 +162,9 @@ fn replace(disk: &dyn Disk, dir: &Path, file: &SegmentFile, mark: CutMark) -> Re
     let kept = reseeded(file, &header, mark.to)?;
     let out = disk.open(&fresh, Access::ReadWrite).at("opening", &fresh)?;
     out.write_at(&kept, SegmentSize::HEADER_LEN).at("writing", &fresh)?;
-    out.sync().at("syncing", &fresh)?;
+    if !planted(Bug::CutFileNotSynced) {
+        out.sync().at("syncing", &fresh)?;
+    }
     crash::point()?;
     disk.rename(&fresh, &file.path).at("renaming over", &file.path)?;
     disk.sync_dir(dir).at("syncing", dir)

@@ -10,6 +10,8 @@ use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::HeaderSeed;
 use towline_protocol::wire::{Reader, WireError, Writer};
 
+use crate::planted::{Bug, planted};
+
 /// The format this version writes.
 pub(crate) const FORMAT_VERSION: u16 = 1;
 /// The header page's length in bytes.
@@ -34,7 +36,8 @@ pub(crate) struct SegmentHeader {
 
 impl SegmentHeader {
     pub(crate) fn seed(&self) -> HeaderSeed {
-        HeaderSeed::new(self.log, self.epoch, self.base, self.nonce)
+        let nonce = if planted(Bug::SeedWithoutNonce) { 0 } else { self.nonce };
+        HeaderSeed::new(self.log, self.epoch, self.base, nonce)
     }
 
     pub(crate) const fn identity(&self) -> SegmentIdentity {
@@ -65,7 +68,8 @@ impl SegmentHeader {
         }
         let header = Self::decode_fields(&mut reader).map_err(Err)?;
         let crc = reader.u32("crc").map_err(fields)?;
-        if crc32fast::hash(&page[..FIELDS_LEN]) != crc {
+        let is_whole = crc32fast::hash(&page[..FIELDS_LEN]) == crc;
+        if !is_whole && !planted(Bug::SegmentChecksumIgnored) {
             return Err(Err(WireError::invalid("crc", "the header's checksum does not match")));
         }
         Ok(header)

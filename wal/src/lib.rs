@@ -22,6 +22,7 @@ mod error;
 mod header;
 mod log;
 mod map;
+pub mod planted;
 mod provision;
 mod reader;
 mod receive;

@@ -26,6 +26,7 @@ use crate::control::Control;
 use crate::disk::Disk;
 use crate::error::WalError;
 use crate::header::SegmentHeader;
+use crate::planted::{Bug, planted};
 use crate::provision::{Ready, next_header};
 use crate::segment::Segment;
 use crate::wal::Options;
@@ -206,7 +207,8 @@ impl Log {
             let lsn = tail.reserved;
             tail.reserved = lsn.advance(stored_len(len));
             tail.in_flight.push_back(InFlight { lsn, done: None });
-            let sync_lsn = *self.flushed.borrow();
+            let promise = *self.flushed.borrow();
+            let sync_lsn = if planted(Bug::PromiseTooHigh) { lsn } else { promise };
             return Ok(Reserved { segment, lsn, sync_lsn });
         }
     }

@@ -17,6 +17,7 @@ use crate::disk::{Disk, DiskLock};
 use crate::error::{AtPath, WalError};
 use crate::header::HEADER_PAGE_LEN;
 use crate::log::Recovered;
+use crate::planted::{Bug, planted};
 use crate::scan::{Scan, SegmentFile, is_blank_behind, promises_behind, segment_files};
 use crate::segment::Segment;
 use crate::wal::Options;
@@ -57,7 +58,9 @@ pub(crate) fn recover(
     let lock = take_lock(disk, dir)?;
     // A process that died may have left names that only the page cache holds. Nothing may be
     // flushed into a file whose name a power cut would take.
-    disk.sync_dir(dir).at("syncing", dir)?;
+    if !planted(Bug::NamesFoundNotSynced) {
+        disk.sync_dir(dir).at("syncing", dir)?;
+    }
     let (mut control, rewrite) = control::read(disk, dir)?;
     cut::finish(dir, &mut control, options)?;
     let mut files = segment_files(disk, dir, control.log, control.segment_size)?;
@@ -67,7 +70,7 @@ pub(crate) fn recover(
     if report.evidence > scan.stopped {
         return Err(corrupt(dir, &files, &scan, report.evidence));
     }
-    if !is_clean(&files, &scan)? {
+    if !is_clean(&files, &scan)? && !planted(Bug::TornTailLeftInPlace) {
         report.torn = Some((scan.stopped, scan.why.clone()));
         report.bundle = Some(cut::apply(dir, &mut control, scan.end, options)?);
         files = segment_files(disk, dir, control.log, control.segment_size)?;
@@ -80,7 +83,9 @@ pub(crate) fn recover(
     }
     // An epoch whose BARRIER was lost would come back once the log has grown past its place.
     let mut history = control.history.clone();
-    history.cut(scan.end);
+    if !planted(Bug::EpochWithoutBarrier) {
+        history.cut(scan.end);
+    }
     if rewrite || history != control.history {
         control.history = history;
         control::write(disk, dir, &mut control)?;
@@ -193,8 +198,10 @@ fn open_segments(
             if ready.is_none() {
                 let segment = Segment::open(disk, &file.path, true)?;
                 // An epoch may have taken it by a header that a failed sync kept from the disk.
-                segment.rewrite(file.base(), &file.header.encode())?;
-                segment.sync()?;
+                if !planted(Bug::ReadyHeaderNotRewritten) {
+                    segment.rewrite(file.base(), &file.header.encode())?;
+                    segment.sync()?;
+                }
                 ready = Some(Arc::new(segment));
             }
             continue;
@@ -206,7 +213,9 @@ fn open_segments(
         segments.insert(file.base(), Arc::new(segment));
     }
     let mut history = control.history.clone();
-    history.cut(scan.end);
+    if !planted(Bug::EpochWithoutBarrier) {
+        history.cut(scan.end);
+    }
     for (first, barrier) in &scan.barriers {
         if history.start_of(barrier.epoch).is_none() {
             history.push(barrier.start(*first))?;
@@ -235,7 +244,7 @@ fn make_durable(
 ) -> Result<(), WalError> {
     let from = promise.max(file.first());
     let to = end.min(file.header.size.next_base(file.base()));
-    if from < to {
+    if from < to && !planted(Bug::TailNotRewritten) {
         let bytes = file.bytes()?;
         let offset =
             |lsn: Lsn| usize::try_from(lsn.distance_from(file.base())).unwrap_or(usize::MAX);

@@ -13,6 +13,7 @@ use towline_protocol::record::{
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{AtPath, WalError};
 use crate::header::{HEADER_PAGE_LEN, SegmentHeader};
+use crate::planted::{Bug, planted};
 use crate::segment::read_header;
 
 /// A segment's file, open for reading.
@@ -83,7 +84,10 @@ impl SegmentFile {
     pub(crate) fn follows(&self, end: Lsn, digest: Digest) -> Result<bool, WalError> {
         let Ok(record) = self.record(self.first())? else { return Ok(false) };
         let barrier = Barrier::decode(&record.payload).ok();
-        let ended = |barrier: Barrier| barrier.previous_end == end && barrier.digest == digest;
+        let ended = |barrier: Barrier| {
+            barrier.previous_end == end && barrier.digest == digest
+                || planted(Bug::BarrierFollowsAnything)
+        };
         Ok(record.header.kind == RecordKind::Barrier && barrier.is_some_and(ended))
     }
 }
@@ -107,7 +111,9 @@ pub(crate) fn parse(
     let payload = rest
         .get(RECORD_HEADER_LEN..RECORD_HEADER_LEN + header.len as usize)
         .ok_or(RecordError::Short)?;
-    header.check_payload(payload)?;
+    if !planted(Bug::PayloadNotChecked) {
+        header.check_payload(payload)?;
+    }
     Ok((header, payload))
 }
 
@@ -247,7 +253,8 @@ impl Scan {
                 let barrier = Barrier::decode(payload).map_err(|error| error.to_string())?;
                 let follows = barrier.epoch == file.header.epoch
                     && barrier.previous_end == self.end
-                    && barrier.digest == self.digest;
+                    && barrier.digest == self.digest
+                    || planted(Bug::BarrierFollowsAnything);
                 if !first || !follows {
                     return Err("a BARRIER that does not follow on the log before it".to_owned());
                 }
@@ -278,6 +285,9 @@ impl Scan {
 /// could lie, and of the segments' own headers.
 pub(crate) fn promises_behind(files: &[SegmentFile], from: Lsn) -> Result<Lsn, WalError> {
     let mut promise = Lsn::ZERO;
+    if planted(Bug::PromisesBehindIgnored) {
+        return Ok(promise);
+    }
     for file in files {
         let end = file.header.size.next_base(file.base());
         if end <= from {

@@ -12,6 +12,7 @@ use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{AtPath, WalError};
 use crate::header::{FORMAT_VERSION, HEADER_PAGE_LEN, SegmentHeader};
 use crate::map::{Mapping, share};
+use crate::planted::{Bug, planted};
 
 /// The name of a segment that is not ready yet.
 const FRESH_NAME: &str = "segment.new";
@@ -60,7 +61,9 @@ impl Segment {
         create(&**disk, &fresh, &header)?;
         let path = dir.join(file_name(header.base));
         disk.rename(&fresh, &path).at("renaming to", &path)?;
-        disk.sync_dir(dir).at("syncing", dir)?;
+        if !planted(Bug::SegmentNameNotSynced) {
+            disk.sync_dir(dir).at("syncing", dir)?;
+        }
         Self::open(disk, &path, true)
     }
 

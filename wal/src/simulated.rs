@@ -18,6 +18,7 @@ mod calls;
 mod file;
 mod inode;
 mod names;
+mod outage;
 mod random;
 mod state;
 #[cfg(test)]
@@ -27,7 +28,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use outage::Outage;
 use state::State;
+
+use crate::disk::Disk;
 
 /// The unit a disk writes whole or not at all, in bytes.
 pub const SECTOR_LEN: usize = 512;
@@ -82,7 +86,14 @@ impl SimDisk {
     /// The next `count` syncs of files fail, those inside `create` and `write` too. Some of what
     /// they should have written is on the disk, and the kernel believes that all of it is.
     pub fn fail_syncs(&self, count: u32) {
-        self.state().failing_syncs = count;
+        let mut state = self.state();
+        (state.whole_syncs, state.failing_syncs) = (0, count);
+    }
+
+    /// The sync of a file that follows on `whole` more fails, as in [`SimDisk::fail_syncs`].
+    pub fn fail_sync_behind(&self, whole: u32) {
+        let mut state = self.state();
+        (state.whole_syncs, state.failing_syncs) = (whole, 1);
     }
 
     /// Whether there is no room for new files.
@@ -107,6 +118,43 @@ impl SimDisk {
     #[must_use]
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         self.state().files()
+    }
+
+    /// What may be left if the power fails now.
+    #[must_use]
+    pub fn outage(&self) -> Outage {
+        Outage::new(&self.state().names)
+    }
+
+    /// From now on every moment at which the power might fail is recorded: before every call that
+    /// changes something, and between the writing and the syncing of a new file. What was
+    /// recorded before is forgotten.
+    pub fn record_outages(&self) {
+        self.state().recorded = Some(Vec::new());
+    }
+
+    /// What was recorded since the recording began or was last taken, oldest first.
+    #[must_use]
+    pub fn take_outages(&self) -> Vec<Outage> {
+        self.state().recorded.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// A disk that holds these files, and their folders, all of it durable.
+    ///
+    /// # Errors
+    /// A file where a folder should be.
+    pub fn holding(
+        seed: u64,
+        files: impl IntoIterator<Item = (PathBuf, Arc<Vec<u8>>)>,
+    ) -> std::io::Result<Self> {
+        let disk = Self::new(seed);
+        for (path, content) in files {
+            if let Some(folder) = path.parent() {
+                disk.create_dir_all(folder)?;
+            }
+            disk.state().place(&path, content)?;
+        }
+        Ok(disk)
     }
 
     /// The kernel writes some sectors back that nobody asked for yet.

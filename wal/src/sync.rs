@@ -10,6 +10,7 @@ use towline_protocol::lsn::Lsn;
 
 use crate::error::WalError;
 use crate::log::Log;
+use crate::planted::{Bug, planted};
 
 /// After so long without a record, how far the log is durable is noted in the control file.
 const IDLE: Duration = Duration::from_secs(1);
@@ -129,6 +130,9 @@ impl Log {
             return Ok(false);
         }
         for segment in &unsynced {
+            if planted(Bug::SyncLeftOut) && Some(segment.base()) != current {
+                continue;
+            }
             if let Err(error) = segment.sync() {
                 return Err(self.poison(&error));
             }
@@ -149,6 +153,9 @@ impl Log {
     /// that all is well (the fsync study of ATC'20).
     fn poison(&self, error: &WalError) -> WalError {
         let reason = error.to_string();
+        if planted(Bug::PoisonedGoesOn) {
+            return WalError::Poisoned(reason);
+        }
         let mut poison = self.poison.lock().unwrap_or_else(PoisonError::into_inner);
         let reason = poison.get_or_insert(reason).clone();
         drop(poison);

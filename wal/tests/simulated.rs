@@ -482,3 +482,24 @@ fn a_torn_tail_behind_cold_damage_is_an_error() {
     }
     assert!(met > 0, "no ready segment was left in any of them");
 }
+
+#[test]
+fn a_founding_that_lost_power_anywhere_is_done_or_can_be_done_again() {
+    let mut again = 0;
+    for seed in 0..SEEDS {
+        let disk = SimDisk::new(seed);
+        disk.die_after(seed % 9);
+        let done = found_on(&disk, dir(), &founding("a"));
+        disk.power_cut();
+        if let Err(error) = open_on(&disk) {
+            assert!(done.is_err() && matches!(error, WalError::NotFounded(_)), "{seed}: {error}");
+            disk.kill();
+            found_on(&disk, dir(), &founding("a"))
+                .unwrap_or_else(|error| panic!("{seed}: {error}"));
+            again += 1;
+        }
+        disk.kill();
+        assert_eq!(opened_on(&disk).appended(), Lsn::ZERO);
+    }
+    assert!((1..SEEDS).contains(&again), "{again} were founded again");
+}

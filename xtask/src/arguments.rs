@@ -56,6 +56,11 @@ impl Arguments {
         Ok(self.value("--profile")?.unwrap_or_else(|| "release".to_owned()))
     }
 
+    /// What is left, for a program that understands it.
+    pub(crate) fn into_rest(self) -> Vec<String> {
+        self.rest
+    }
+
     /// Refuses what nobody asked for.
     pub(crate) fn finish(self) -> Result<()> {
         if let Some(word) = self.rest.first() {

@@ -9,7 +9,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::arguments::Arguments;
 use crate::process::{cargo, check_interrupted, run as run_command};
-use crate::{client_test, demo_loop, fuzz, model, planted, scenarios, strace_test, tidy, tools};
+use crate::{
+    client_test, demo_loop, fuzz, model, planted, scenarios, strace_test, tidy, tools, torture,
+};
 
 /// The profile everything is built in.
 const PROFILE: &str = "ci";
@@ -28,7 +30,7 @@ enum Done {
 /// A name, by which it is rerun alone, and what it does.
 type Step = (&'static str, fn() -> Result<Done>);
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 19] = [
     ("tools", || {
         tools::prepare();
         Ok(Done::Passed)
@@ -44,6 +46,10 @@ const STEPS: [Step; 15] = [
     ("scenarios", || scenarios::check(PROFILE).map(|()| Done::Passed)),
     ("sim", || simulate("towline-sim", "0..2000")),
     ("sim-quic", || simulate("towline-sim-quic", "0..50")),
+    ("crash-states", || torture_step("crash-states")),
+    ("bit-flips", || torture_step("bit-flips")),
+    ("syscall-crash", || torture_step("syscall-crash")),
+    ("power-cut", || torture_step("power-cut")),
     ("planted", || planted::check(PROFILE).map(|()| Done::Passed)),
     ("model", || model::check(false, PROFILE).map(|()| Done::Passed)),
     ("demo", || demo_loop::repeat(2, false, PROFILE).map(|()| Done::Passed)),
@@ -120,6 +126,13 @@ fn simulate(package: &str, seeds: &str) -> Result<Done> {
         "--seeds",
         seeds,
     ])
+}
+
+fn torture_step(verb: &str) -> Result<Done> {
+    match torture::lacks(verb) {
+        Some(why) => Ok(Done::Skipped(why)),
+        None => torture::check(verb, &[], PROFILE).map(|()| Done::Passed),
+    }
 }
 
 fn strace() -> Result<Done> {

@@ -9,7 +9,11 @@
 //! cargo xtask fuzz                   every fuzz target   [--target T] [--execs N]
 //! cargo xtask model                  the rules, explored to the end  [--deep] [--profile NAME]
 //! cargo xtask scenarios              what other systems test, on this one  [--profile NAME]
-//! cargo xtask planted protocol       every bug built in on purpose is caught  [--profile NAME]
+//! cargo xtask planted PART           every bug built in on purpose is caught  [--profile NAME]
+//! cargo xtask crash-states           the log after every crash   [--states N | --full]
+//! cargo xtask bit-flips              the log under damage   [--random N] [--full]
+//! cargo xtask syscall-crash          the log with a fault at every system call   [--points N]
+//! cargo xtask power-cut              the log on file systems that lose power   [--cuts N]
 //! cargo xtask client-test            redis-cli, redis-benchmark and redis-py   [--profile NAME]
 //! ```
 #![forbid(unsafe_code)]
@@ -29,6 +33,7 @@ mod scenarios;
 mod strace_test;
 mod tidy;
 mod tools;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -36,7 +41,11 @@ use arguments::Arguments;
 
 const USAGE: &str = "usage: cargo xtask ci [--only STEP] | tidy | \
     demo-loop [--runs N] [--keep-going] | bench-redis [--quick] | strace-test | client-test | \
-    fuzz [--target T] [--execs N] | model [--deep] | scenarios | planted protocol";
+    fuzz [--target T] [--execs N] | model [--deep] | scenarios | planted protocol | planted wal | \
+    crash-states [--states N | --full] [--only CASE] | \
+    bit-flips [--random N] [--full] [--only CASE] | \
+    syscall-crash [--points N] [--only CASE] | \
+    power-cut [--cuts N] [--only CASE]";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::new(std::env::args().skip(1));
@@ -52,6 +61,9 @@ fn main() -> ExitCode {
         Some("scenarios") => scenarios::run(arguments),
         Some("planted") => planted::run(arguments),
         Some("client-test") => client_test::run(arguments),
+        Some(verb @ ("crash-states" | "bit-flips" | "syscall-crash" | "power-cut")) => {
+            torture::run(verb, arguments)
+        }
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

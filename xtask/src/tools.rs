@@ -8,13 +8,16 @@ use anyhow::Result;
 use crate::process::{Running, target};
 
 /// A program the tests run, and the Debian package it comes in.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("strace", "strace"),
     ("redis-cli", "redis-tools"),
     ("redis-benchmark", "redis-tools"),
     ("redis-server", "redis-server"),
     ("python3", "python3"),
     ("c++", "g++"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("xfs_io", "xfsprogs"),
+    ("losetup", "mount"),
 ];
 
 /// Tells Debian's maintainer scripts not to start the services they install.

@@ -12,7 +12,8 @@ use crate::scan::is_blank;
 /// The content of a file, whatever its names.
 #[derive(Default)]
 pub(super) struct Inode {
-    durable: Vec<u8>,
+    /// Shared with every copy of the file until one of them changes.
+    durable: Arc<Vec<u8>>,
     /// What calls and mappings see; `None` while it is what the disk holds.
     cache: Option<Arc<Mapping>>,
     /// Sectors that the kernel believes to be on the disk and that are not, as they were when it
@@ -33,13 +34,45 @@ impl Inode {
         self.durable.len()
     }
 
-    pub(super) fn durable(&self) -> &[u8] {
+    pub(super) fn durable(&self) -> &Arc<Vec<u8>> {
         &self.durable
+    }
+
+    /// A file that holds this, on the disk.
+    pub(super) fn holding(durable: Arc<Vec<u8>>) -> Self {
+        Self { durable, ..Self::default() }
+    }
+
+    /// The sectors that a power cut may take or leave, and their newer bytes.
+    pub(super) fn unsynced(&self) -> Vec<(usize, Vec<u8>)> {
+        let Some(cache) = &self.cache else { return Vec::new() };
+        cache.inspect_stored(|all, stored| {
+            let mut unsynced = Vec::new();
+            stored.retain(|sector| {
+                let from = sector * SECTOR_LEN;
+                let to = all.len().min(from + SECTOR_LEN);
+                let new = &all[from..to];
+                let is_believed = self.believed.get(&sector).is_some_and(|then| then == new);
+                let differs = *new != self.durable[from..to] && !is_believed;
+                if differs {
+                    unsynced.push((sector, new.to_vec()));
+                }
+                differs
+            });
+            unsynced
+        })
+    }
+
+    /// A sector reaches the disk.
+    pub(super) fn reach(&mut self, sector: usize, new: &[u8]) {
+        let from = sector * SECTOR_LEN;
+        Arc::make_mut(&mut self.durable)[from..from + new.len()].copy_from_slice(new);
+        self.believed.remove(&sector);
     }
 
     /// Forgets everything, and takes `content` and then zeros, up to `len` bytes, into the cache.
     pub(super) fn fill(&mut self, content: &[u8], len: usize) {
-        *self = Self { durable: vec![0; len], ..Self::default() };
+        *self = Self::holding(Arc::new(vec![0; len]));
         if !content.is_empty() {
             self.write_at(content, 0);
         }
@@ -50,7 +83,7 @@ impl Inode {
         let mut durable = Vec::with_capacity(len);
         durable.extend_from_slice(content);
         durable.resize(len, 0);
-        *self = Self { durable, ..Self::default() };
+        *self = Self::holding(Arc::new(durable));
     }
 
     pub(super) fn read_at(&mut self, bytes: &mut [u8], offset: usize) -> usize {
@@ -97,27 +130,13 @@ impl Inode {
     /// Takes every changed sector for which `reaches` says so to the disk; the others it does not
     /// take, even if the kernel believes that it did.
     fn write_back(&mut self, mut reaches: impl FnMut() -> bool, kernel_believes: bool) {
-        let Some(cache) = &self.cache else { return };
-        let (durable, believed) = (&mut self.durable, &mut self.believed);
-        cache.inspect_stored(|all, stored| {
-            stored.retain(|sector| {
-                let from = sector * SECTOR_LEN;
-                let to = all.len().min(from + SECTOR_LEN);
-                let (new, old) = (&all[from..to], &mut durable[from..to]);
-                if new == old || believed.get(&sector).is_some_and(|then| then == new) {
-                    return false;
-                }
-                if reaches() {
-                    old.copy_from_slice(new);
-                    believed.remove(&sector);
-                    return false;
-                }
-                if kernel_believes {
-                    believed.insert(sector, new.to_vec());
-                }
-                !kernel_believes
-            });
-        });
+        for (sector, new) in self.unsynced() {
+            if reaches() {
+                self.reach(sector, &new);
+            } else if kernel_believes {
+                self.believed.insert(sector, new);
+            }
+        }
     }
 
     /// A sync that succeeds.
@@ -179,7 +198,7 @@ impl Inode {
             self.believed.insert(sector, self.durable[from..to].to_vec());
             self.dropped.push(sector);
         }
-        self.durable[offset] ^= 1 << random.below(8);
+        Arc::make_mut(&mut self.durable)[offset] ^= 1 << random.below(8);
         self.drop_rotten();
         Some(offset)
     }

@@ -10,7 +10,6 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::inode::Inode;
-use super::random::Random;
 
 /// What has a name.
 #[derive(Clone, Debug)]
@@ -155,17 +154,26 @@ impl Names {
         Ok(())
     }
 
-    /// The power fails: of each folder's changes the oldest are kept.
-    pub(super) fn power_cut(&mut self, random: &mut Random) {
-        let kept = random.below(5);
-        let mut ended: BTreeSet<PathBuf> = BTreeSet::new();
-        for change in std::mem::take(&mut self.journal) {
-            let is_behind = change.folders().any(|folder| ended.contains(folder));
-            if is_behind || random.below(4) >= kept {
-                ended.extend(change.folders().map(Path::to_owned));
-            } else {
-                change.apply(&mut self.durable);
-            }
+    /// Shows the changes that are not durable as well.
+    pub(super) fn show_all(&mut self) {
+        self.seen = self.durable.clone();
+        for change in &self.journal {
+            change.apply(&mut self.seen);
+        }
+    }
+
+    /// Makes everything durable.
+    pub(super) fn sync_all(&mut self) {
+        self.durable = self.seen.clone();
+        self.journal.clear();
+    }
+
+    /// The power fails: of each folder's changes the oldest are kept. `keeps` is asked for every
+    /// change that all earlier ones of its folders were kept before.
+    pub(super) fn power_cut(&mut self, keeps: impl FnMut(usize) -> bool) {
+        let kept = self.kept(keeps);
+        for (change, _) in std::mem::take(&mut self.journal).iter().zip(kept).filter(|it| it.1) {
+            change.apply(&mut self.durable);
         }
         // What lies in a folder goes with its name. A folder comes before what lies in it.
         let mut reached = Table::new();
@@ -177,6 +185,68 @@ impl Names {
         }
         self.seen = reached.clone();
         self.durable = reached;
+    }
+
+    /// Which of the changes that are not synced a power cut leaves.
+    pub(super) fn kept(&self, mut keeps: impl FnMut(usize) -> bool) -> Vec<bool> {
+        let mut ended: BTreeSet<&Path> = BTreeSet::new();
+        let kept = self.journal.iter().enumerate().map(|(at, change)| {
+            let is_behind = change.folders().any(|folder| ended.contains(folder));
+            let is_kept = !is_behind && keeps(at);
+            if !is_kept {
+                ended.extend(change.folders());
+            }
+            is_kept
+        });
+        kept.collect()
+    }
+
+    /// How many changes are not synced.
+    pub(super) fn unsynced(&self) -> usize {
+        self.journal.len()
+    }
+
+    /// Whether the disk and the changes are the same; `same` says so of files.
+    pub(super) fn is_same(
+        &self,
+        other: &Self,
+        same: impl Fn(&Arc<Mutex<Inode>>, &Arc<Mutex<Inode>>) -> bool,
+    ) -> bool {
+        let is_same_node = |one: &Node, two: &Node| match (one, two) {
+            (Node::File(one), Node::File(two)) => same(one, two),
+            (Node::Folder, Node::Folder) => true,
+            _ => false,
+        };
+        let mut names = self.durable.iter().zip(&other.durable);
+        let mut changes = self.journal.iter().zip(&other.journal);
+        (self.durable.len(), self.journal.len()) == (other.durable.len(), other.journal.len())
+            && names.all(|(one, two)| one.0 == two.0 && is_same_node(one.1, two.1))
+            && changes.all(|(one, two)| {
+                let is_same_gift = match (&one.given, &two.given) {
+                    (Some(one), Some(two)) => one.0 == two.0 && is_same_node(&one.1, &two.1),
+                    (one, two) => one.is_none() && two.is_none(),
+                };
+                one.taken == two.taken && is_same_gift
+            })
+    }
+
+    /// What is on the disk, and the changes that are not, of other files: `file` says which one
+    /// stands for which.
+    pub(super) fn copied(
+        &self,
+        mut file: impl FnMut(&Arc<Mutex<Inode>>) -> Arc<Mutex<Inode>>,
+    ) -> Self {
+        let mut node = |node: &Node| match node {
+            Node::Folder => Node::Folder,
+            Node::File(inode) => Node::File(file(inode)),
+        };
+        let durable = self.durable.iter().map(|(path, held)| (path.clone(), node(held))).collect();
+        let journal = self.journal.iter().map(|change| Change {
+            taken: change.taken.clone(),
+            given: change.given.as_ref().map(|(path, held)| (path.clone(), node(held))),
+        });
+        let journal = journal.collect();
+        Self { seen: Table::new(), durable, journal }
     }
 
     /// Every file that has a name, or has one on the disk; some twice.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::inode::Inode;
-use super::names::Names;
+use super::names::{Names, Node, plain};
+use super::outage::Outage;
 use super::random::Random;
 
 /// Everything on the disk, and the faults it is to have.
@@ -17,6 +18,8 @@ pub(super) struct State {
     pub(super) locks: BTreeSet<PathBuf>,
     /// Counts the processes: what an earlier one has opened is dead.
     pub(super) life: u64,
+    /// So many syncs succeed before those that fail.
+    pub(super) whole_syncs: u32,
     pub(super) failing_syncs: u32,
     pub(super) full: bool,
     /// How many changing calls the process has left.
@@ -24,6 +27,8 @@ pub(super) struct State {
     /// The process is dying in the call that is being done.
     dying: bool,
     pub(super) dead: bool,
+    /// Every moment at which the power might have failed, if they are recorded.
+    pub(super) recorded: Option<Vec<Outage>>,
 }
 
 pub(super) fn locked(inode: &Mutex<Inode>) -> MutexGuard<'_, Inode> {
@@ -41,11 +46,13 @@ impl State {
             names: Names::default(),
             locks: BTreeSet::new(),
             life: 0,
+            whole_syncs: 0,
             failing_syncs: 0,
             full: false,
             calls_left: None,
             dying: false,
             dead: false,
+            recorded: None,
         }
     }
 
@@ -61,6 +68,7 @@ impl State {
         call: impl FnOnce(&mut Self) -> io::Result<R>,
     ) -> io::Result<R> {
         self.check_life(life)?;
+        self.record();
         match &mut self.calls_left {
             None => return call(self),
             Some(0) => {}
@@ -79,6 +87,14 @@ impl State {
         Err(death())
     }
 
+    /// The power might fail now.
+    fn record(&mut self) {
+        if self.recorded.is_some() {
+            let outage = Outage::new(&self.names);
+            self.recorded.get_or_insert_default().push(outage);
+        }
+    }
+
     /// Syncs a file, as far as the faults let it.
     pub(super) fn sync(&mut self, inode: &Mutex<Inode>) -> io::Result<()> {
         let mut inode = locked(inode);
@@ -86,7 +102,9 @@ impl State {
             inode.write_some_back(&mut self.random);
             return Ok(());
         }
-        if self.failing_syncs > 0 {
+        if self.whole_syncs > 0 {
+            self.whole_syncs -= 1;
+        } else if self.failing_syncs > 0 {
             self.failing_syncs -= 1;
             inode.fail_sync(&mut self.random);
             return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
@@ -106,8 +124,9 @@ impl State {
             locked(inode).fill(&[], 0);
             return Err(io::ErrorKind::StorageFull.into());
         }
-        if self.dying || self.failing_syncs > 0 {
+        if self.dying || self.failing_syncs > 0 || self.recorded.is_some() {
             locked(inode).fill(content, len);
+            self.record();
             return self.sync(inode);
         }
         locked(inode).fill_durable(content, len);
@@ -133,7 +152,9 @@ impl State {
     }
 
     pub(super) fn power_cut(&mut self) {
-        self.names.power_cut(&mut self.random);
+        let random = &mut self.random;
+        let kept = random.below(5);
+        self.names.power_cut(|_| random.below(4) < kept);
         for inode in self.inodes() {
             locked(&inode).power_cut(&mut self.random);
         }
@@ -165,6 +186,14 @@ impl State {
         let (path, inode) = files[random.pick(files.len())];
         let offset = locked(inode).rot(&mut random)?;
         Some((path.to_owned(), offset as u64))
+    }
+
+    /// A file that holds this, under a durable name.
+    pub(super) fn place(&mut self, path: &Path, content: Arc<Vec<u8>>) -> io::Result<()> {
+        let inode = Arc::new(Mutex::new(Inode::holding(content)));
+        self.names.give(&plain(path), Node::File(inode))?;
+        self.names.sync_all();
+        Ok(())
     }
 
     pub(super) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {

@@ -220,3 +220,62 @@ fn a_full_disk_takes_nothing_new() {
     disk.set_full(false);
     disk.write(Path::new("/d/a"), b"a").unwrap();
 }
+
+#[test]
+fn an_outage_leaves_exactly_what_is_chosen_and_the_disk_goes_on() {
+    let disk = with_file(1);
+    let file = disk.open(Path::new("/d/one.wal"), Access::ReadWrite).unwrap();
+    file.write_at(&[1; 1_536], 4_096).unwrap();
+    disk.write(Path::new("/d/a"), b"a").unwrap();
+    disk.write(Path::new("/d/b"), b"b").unwrap();
+    let outage = disk.outage();
+    assert_eq!((outage.sectors(), outage.changes()), (3, 2));
+    for kept in 0..8_u8 {
+        let left = outage.leave(9, |sector| kept >> sector & 1 == 1, |change| change == 0);
+        let found = one(&left);
+        for (sector, bytes) in found[4_096..5_632].chunks(512).enumerate() {
+            assert_eq!(bytes, [kept >> sector & 1; 512]);
+        }
+        assert_eq!(names(&left, "/d"), ["a", "one.wal"]);
+    }
+    assert_eq!(outage.kept_changes(|change| change == 1), [false, false], "the older is first");
+    assert_eq!(names(&outage.leave(9, |_| true, |change| change == 1), "/d"), ["one.wal"]);
+    let dead = outage.kill(9);
+    assert_eq!((one(&dead)[4_096], names(&dead, "/d").len()), (1, 3), "the cache stays");
+    assert_eq!((dead.outage().sectors(), dead.outage().changes()), (3, 2), "and is not durable");
+    file.sync().unwrap();
+    let later = disk.outage();
+    assert_eq!((outage.sectors(), later.sectors()), (3, 0), "it is of that moment");
+}
+
+#[test]
+fn every_moment_at_which_the_power_might_fail_is_recorded() {
+    let disk = with_file(1);
+    disk.record_outages();
+    disk.write(Path::new("/d/a"), b"a").unwrap();
+    disk.sync_dir(Path::new("/d")).unwrap();
+    let moments: Vec<_> =
+        disk.take_outages().iter().map(|outage| (outage.sectors(), outage.changes())).collect();
+    // Before it, when it is named and not written, and when it is written and not named.
+    assert_eq!(moments, [(0, 0), (1, 1), (0, 1)]);
+    assert!(disk.take_outages().is_empty());
+}
+
+#[test]
+fn a_disk_holds_the_files_it_is_made_of() {
+    let content = std::sync::Arc::new(vec![7; 600]);
+    let files = [("/d/e/one.wal".into(), std::sync::Arc::clone(&content))];
+    let disk = SimDisk::holding(1, files).unwrap();
+    disk.power_cut();
+    assert_eq!(disk.files(), [("/d/e/one.wal".into(), content.to_vec())]);
+    assert_eq!(names(&disk, "/d"), ["e"]);
+}
+
+#[test]
+fn the_sync_that_was_chosen_fails_and_no_other() {
+    let disk = with_file(1);
+    let file = disk.open(Path::new("/d/one.wal"), Access::ReadWrite).unwrap();
+    disk.fail_sync_behind(2);
+    let fails: Vec<_> = (0..4).map(|_| file.sync().is_err()).collect();
+    assert_eq!(fails, [false, false, true, false]);
+}

@@ -28,10 +28,11 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
 ];
 
 /// They exercise the others and nothing imports them.
-const AT_THE_EDGE: [&str; 6] = [
+const AT_THE_EDGE: [&str; 7] = [
     "towline-sim",
     "towline-sim-quic",
     "towline-model",
+    "towline-torture",
     "towline-benches",
     "towline-fuzz",
     "xtask",

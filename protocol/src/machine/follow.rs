@@ -107,7 +107,11 @@ impl Machine {
         answer: Welcome,
     ) -> Decision {
         if let Welcome::Refuse(refusal, reason) = answer {
-            let believed = epoch >= self.fence && !self.replaced_leads(from, epoch, purpose);
+            // Only a primary knows what is committed. Who is fetched from may have lost its disk
+            // since it was fenced.
+            let believed = purpose == Purpose::Stream
+                && epoch >= self.fence
+                && !self.replaced_leads(from, epoch, purpose);
             return self.handle_refusal(epoch, refusal, reason, believed);
         }
         if let Welcome::Redirect(node) = answer {
@@ -137,7 +141,7 @@ impl Machine {
                     return Decision::Refused(Refusal::Incarnation, reason);
                 }
                 if to < self.committed {
-                    return self.quarantine_cut(epoch, to);
+                    return self.refuse_cut(epoch, purpose, to);
                 }
                 Decision::Cut { epoch, to, digest }
             }
@@ -190,12 +194,15 @@ impl Machine {
         cut_off && (settled || holding.any(|set| set.r() == 1))
     }
 
-    fn quarantine_cut(&mut self, epoch: Epoch, to: Lsn) -> Decision {
+    fn refuse_cut(&mut self, epoch: Epoch, purpose: Purpose, to: Lsn) -> Decision {
         let reason = format!(
             "epoch {epoch} wants this log cut to {to}, below what it knows is committed ({}); \
              its epochs: {}",
             self.committed, self.history
         );
+        if purpose != Purpose::Stream {
+            return Decision::Refused(Refusal::Diverged, reason);
+        }
         self.handle_contradiction(reason.clone());
         Decision::Quarantined(reason)
     }

@@ -1,10 +1,10 @@
 //! Bugs that the schedules found in the rules, each as the shortest story that shows it.
 
 use towline_protocol::epoch::{Epoch, EpochStart, History};
-use towline_protocol::frame::{Ack, KnownPrimary, Positions};
+use towline_protocol::frame::{Ack, KnownPrimary, Positions, Purpose, Refusal, Welcome};
 use towline_protocol::id::Incarnation;
 use towline_protocol::lsn::Lsn;
-use towline_protocol::machine::{Action, Change, Failover, Failure, RoleView};
+use towline_protocol::machine::{Action, Change, Decision, Failover, Failure, RoleView};
 use towline_protocol::record::Digest;
 use towline_protocol::terms::VoterSets;
 use towline_protocol::voters::Voters;
@@ -181,4 +181,38 @@ fn a_new_voter_learns_from_the_old_that_it_is_one() {
     machine.handle_positions(node("c"), positions(&old, Epoch::NONE, None), 202);
     machine.handle_timeout(200 + TIMING.ask_ms);
     assert!(machine.fence() > epoch, "it takes an epoch");
+}
+
+/// A candidate fetched from a voter whose disk was replaced after it had been fenced. The new disk
+/// holds nothing, so it said that the candidate had diverged; and the candidate, one of the two
+/// nodes that were left, quarantined itself.
+#[test]
+fn what_a_voter_says_that_is_fetched_from_quarantines_nobody() {
+    let voters = voters(&["a", "b", "c"]);
+    let (mut machine, epoch) = open_primary(&voters);
+    let committed = machine.committed();
+    machine.handle_timeout(300);
+    for name in ["b", "c"] {
+        let newer = epoch.next(Incarnation(1));
+        machine.handle_positions(node(name), positions(&voters, newer, None), 310);
+    }
+    machine.handle_timeout(310 + TIMING.candidate_ms);
+    for name in ["b", "c"] {
+        machine.handle_positions(node(name), positions(&voters, epoch, None), 820);
+    }
+    let epoch = machine.fence();
+    machine.handle_obeyed(epoch, committed, 830);
+    let longer =
+        Positions { last: epoch, end: Lsn::new(90_000), ..positions(&voters, epoch, None) };
+    machine.handle_fenced(node("b"), epoch, longer, 840);
+    assert!(actions(&mut machine).contains(&Action::Fetch(node("b"), epoch)));
+    let fetch = Purpose::Fetch(epoch);
+    for answer in [
+        Welcome::Refuse(Refusal::Diverged, "the logs part at 0".to_owned()),
+        Welcome::Truncate { to: Lsn::ZERO, digest: Digest::EMPTY },
+    ] {
+        let decision = machine.handle_welcome(node("b"), epoch, fetch, answer);
+        assert!(matches!(decision, Decision::Refused(Refusal::Diverged, _)), "{decision:?}");
+        assert_eq!(machine.role(), RoleView::Candidate, "its driver says that the fetch failed");
+    }
 }

@@ -21,7 +21,7 @@ use crate::error::{NodeError, PromotionError};
 use crate::hook::PromotionHook;
 use crate::opening::{Opening, log_dir};
 use crate::platform::Platform;
-use crate::shared::{Parts, Shared};
+use crate::shared::{Parts, Promotion, Shared};
 use crate::view::{Leadership, ReplicaStatus, Status, Token, Watermarks};
 use crate::{driver, inbound};
 
@@ -206,28 +206,9 @@ impl Node {
             Ok(Ok(Err(veto))) => return Err(PromotionError::Refused(veto.to_string())),
             Ok(Ok(Ok(()))) => {}
         }
-        let (ended, wait) = oneshot::channel();
-        let waiting = || self.shared.promotion.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting().is_some() {
-            return Err(PromotionError::Refused("a promotion is under way".to_owned()));
-        }
-        *waiting() = Some(ended);
         let rules = machine::Failover { force: how.force, ..Default::default() };
-        let begun = self.shared.tell(|machine, now_ms| machine.promote(rules, now_ms));
-        if let Err(failure) = begun {
-            waiting().take();
-            return Err(failure.into());
-        }
-        let epoch = match tokio::time::timeout(how.timeout, wait).await {
-            Err(_) => {
-                waiting().take();
-                let reason =
-                    format!("{:?} are over; `towline list` shows what happens", how.timeout);
-                return Err(PromotionError::Timeout(reason));
-            }
-            Ok(Err(_)) => return Err(PromotionError::Timeout("the node stops".to_owned())),
-            Ok(Ok(ended)) => ended?,
-        };
+        let begin = |machine: &mut Machine, now_ms| machine.promote(rules, now_ms);
+        let epoch = self.order(&self.shared.promotion, how.timeout, begin).await?;
         let history = self.shared.wal().history();
         let final_lsn = history.start_of(epoch).map_or(Lsn::ZERO, |start| start.previous_end);
         Ok(Promoted { epoch, final_lsn })
@@ -244,22 +225,38 @@ impl Node {
         to: Option<NodeId>,
         timeout: Duration,
     ) -> Result<Epoch, PromotionError> {
+        let begin = |machine: &mut Machine, now_ms| machine.hand_over(to, now_ms);
+        self.order(&self.shared.hand_over, timeout, begin).await
+    }
+
+    /// Has the rules begin something for which one caller at a time may wait, and waits for its
+    /// end.
+    async fn order(
+        &self,
+        waiting: &Mutex<Option<Promotion>>,
+        timeout: Duration,
+        begin: impl FnOnce(&mut Machine, u64) -> Result<(), machine::Failure>,
+    ) -> Result<Epoch, PromotionError> {
+        let slot = || waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let (ended, wait) = oneshot::channel();
-        let waiting = || self.shared.hand_over.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting().is_some() {
-            return Err(PromotionError::Refused("a hand-over is under way".to_owned()));
+        {
+            let mut slot = slot();
+            // A caller who went away waits no longer.
+            if slot.as_ref().is_some_and(|other| !other.is_closed()) {
+                let reason = "another caller waits for one already".to_owned();
+                return Err(PromotionError::Refused(reason));
+            }
+            *slot = Some(ended);
         }
-        *waiting() = Some(ended);
-        let begun = self.shared.tell(|machine, now_ms| machine.hand_over(to, now_ms));
-        if let Err(failure) = begun {
-            waiting().take();
+        if let Err(failure) = self.shared.tell(begin) {
+            slot().take();
             return Err(failure.into());
         }
         match tokio::time::timeout(timeout, wait).await {
             Ok(Ok(ended)) => ended,
             Ok(Err(_)) => Err(PromotionError::Timeout("the node stops".to_owned())),
             Err(_) => {
-                waiting().take();
+                slot().take();
                 let reason = format!("{timeout:?} are over; `towline list` shows what happens");
                 Err(PromotionError::Timeout(reason))
             }

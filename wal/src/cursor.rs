@@ -9,6 +9,7 @@ use towline_protocol::record::{Digest, RECORD_HEADER_LEN, RecordHeader, RecordKi
 
 use crate::error::WalError;
 use crate::log::{Log, SEAL_LEN};
+use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::wal::Wal;
 
@@ -202,6 +203,10 @@ impl Cursor {
         let lsn = Lsn::new(self.position.get() - SEAL_LEN);
         let header = segment.read(lsn, RECORD_HEADER_LEN)?;
         let before = RecordHeader::decode(&header, lsn, segment.seed);
+        if planted(Bug::DamageTakenForSeal) {
+            let here = segment.read(self.position, RECORD_HEADER_LEN)?;
+            return Ok(RecordHeader::decode(&here, self.position, segment.seed).is_err());
+        }
         Ok(before.is_ok_and(|it| it.kind == RecordKind::Seal && it.end() == self.position))
     }
 }

@@ -11,7 +11,7 @@ use towline_protocol::record::RecordKind;
 use towline_protocol::terms::Terms;
 use towline_protocol::voters::{Voter, Voters};
 use towline_wal::simulated::SimDisk;
-use towline_wal::{Founding, Level, Options, Role, Wal, WalError};
+use towline_wal::{Founding, Level, Options, ReadRecord, Role, Wal, WalError};
 
 use crate::oracle::{Found, Read, Written};
 
@@ -114,6 +114,25 @@ pub(crate) fn read_back(wal: &Arc<Wal>) -> Result<Found, WalError> {
     }
     let epochs = wal.history().starts().iter().map(|start| start.epoch.number).collect();
     Ok(Found { records, epochs, fence: wal.control().fence.number })
+}
+
+impl Found {
+    /// One more record, of a reader that knows of nothing else.
+    pub(crate) fn take(&mut self, record: &ReadRecord) {
+        let header = &record.header;
+        if header.kind == RecordKind::Barrier {
+            self.epochs.push(record.segment.epoch.number);
+        }
+        if header.kind != RecordKind::Seal {
+            self.records.push(Read {
+                kind: header.kind as u8,
+                tag: header.tag,
+                payload: record.payload.to_vec(),
+                lsn: header.lsn.get(),
+                end: header.end().get(),
+            });
+        }
+    }
 }
 
 /// A payload that no other number has, of `len` bytes.

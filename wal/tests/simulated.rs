@@ -10,7 +10,9 @@ use support::*;
 use towline_protocol::lsn::Lsn;
 use towline_protocol::record::RecordKind;
 use towline_wal::simulated::SimDisk;
-use towline_wal::{Level, Options, Report, Wal, WalError, cut, found_on, read_control_on};
+use towline_wal::{
+    Level, Options, Report, Wal, WalError, cut, found_on, read_control_on, read_log_on,
+};
 
 const DIR: &str = "/node/log";
 const SEEDS: u64 = 400;
@@ -219,7 +221,12 @@ fn a_cut_that_loses_power_anywhere_is_whole_or_not_done_and_keeps_what_it_took_o
         disk.die_after(calls);
         let done = cut(dir(), ends[99], &options(&disk));
         disk.power_cut();
+        let mut reader = read_log_on(&disk, dir()).unwrap();
+        let read = reader.by_ref().map(Result::unwrap);
+        let read = read.filter(|record| record.header.kind == RecordKind::Data).count();
+        assert!(!reader.verdict().unwrap().is_corrupt(), "seed {seed}");
         let found = contents(&opened_on(&disk));
+        assert_eq!(read, found.len(), "seed {seed}: reading shows what opening does");
         if found.len() == 500 {
             assert!(done.is_err(), "seed {seed}: a cut that was done is undone");
         } else {

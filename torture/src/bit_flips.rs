@@ -9,11 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use towline_wal::WalError;
 use towline_wal::simulated::SimDisk;
-use towline_wal::{WalError, read_log_on};
 
-use crate::log::{dir, open, read_back};
-use crate::oracle::Found;
+use crate::log::{dir, open, read_back, verify};
 use crate::random::mix;
 use crate::tally::{Tally, on_every_core};
 use judge::{Known, Met, Outcome, Pair};
@@ -146,7 +145,7 @@ fn judged(specimen: &Specimen, damaged: &[(PathBuf, Content)], lot: u64) -> Resu
     };
     let files: Vec<_> = specimen.files.keys().map(|path| (path.clone(), now(path))).collect();
     let disk = SimDisk::holding(1, files.iter().cloned()).map_err(|error| error.to_string())?;
-    let verified = verified(&disk);
+    let verified = verify(&disk).map_or_else(Outcome::Refused, Outcome::Read);
     let opened = open(&disk);
     let is_opened = opened.is_ok();
     let outcome = match opened.and_then(|wal| read_back(&wal)) {
@@ -170,27 +169,6 @@ fn judged(specimen: &Specimen, damaged: &[(PathBuf, Content)], lot: u64) -> Resu
         check_unchanged(&disk, &files)?;
     }
     Ok(met)
-}
-
-/// What reads a folder without opening the log, judged as opening is.
-fn verified(disk: &SimDisk) -> Outcome {
-    let refused = |error: WalError| Outcome::Refused(error.to_string());
-    let mut reader = match read_log_on(disk, dir()) {
-        Ok(reader) => reader,
-        Err(error) => return refused(error),
-    };
-    let mut found = Found::default();
-    for record in reader.by_ref() {
-        match record {
-            Ok(record) => found.take(&record),
-            Err(error) => return refused(error),
-        }
-    }
-    match reader.verdict() {
-        Some(verdict) if !verdict.is_corrupt() => Outcome::Read(found),
-        Some(verdict) => Outcome::Refused(format!("{} at {}", verdict.what, verdict.stopped)),
-        None => Outcome::Refused("it came to no verdict".to_owned()),
-    }
 }
 
 fn check_unchanged(disk: &SimDisk, files: &[(PathBuf, Content)]) -> Result<(), String> {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use towline_wal::WalError;
 use towline_wal::simulated::SimDisk;
 
-use crate::log::{dir, open, read_back};
+use crate::log::{dir, open, read_back, verify};
 use crate::random::mix;
 use crate::tally::{Tally, on_every_core};
 use judge::{Known, Met, Outcome, Pair};
@@ -145,6 +145,7 @@ fn judged(specimen: &Specimen, damaged: &[(PathBuf, Content)], lot: u64) -> Resu
     };
     let files: Vec<_> = specimen.files.keys().map(|path| (path.clone(), now(path))).collect();
     let disk = SimDisk::holding(1, files.iter().cloned()).map_err(|error| error.to_string())?;
+    let verified = verify(&disk).map_or_else(Outcome::Refused, Outcome::Read);
     let opened = open(&disk);
     let is_opened = opened.is_ok();
     let outcome = match opened.and_then(|wal| read_back(&wal)) {
@@ -162,6 +163,7 @@ fn judged(specimen: &Specimen, damaged: &[(PathBuf, Content)], lot: u64) -> Resu
         })
         .collect();
     let known = Known { records: &specimen.records, noted: specimen.noted };
+    known.judge(&pairs, &verified).map_err(|error| format!("reading without opening: {error}"))?;
     let met = known.judge(&pairs, &outcome)?;
     if !is_opened && mix(lot) % UNCHANGED == 0 {
         check_unchanged(&disk, &files)?;

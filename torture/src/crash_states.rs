@@ -10,7 +10,7 @@ use towline_protocol::lsn::Lsn;
 use towline_wal::simulated::SimDisk;
 use towline_wal::{Wal, found_on};
 
-use crate::log::{append, begin, dir, founding, open, payload, read_back};
+use crate::log::{append, begin, dir, founding, open, payload, read_back, verify};
 use crate::oracle::Oracle;
 use crate::random::mix;
 use crate::tally::{Tally, on_every_core};
@@ -151,6 +151,8 @@ fn check(moment: &Moment, states: &States<'_>, number: u64) -> Result<(), String
         return check_founding(&disk);
     }
     let lot = mix(number ^ 0x7374_6174_6573);
+    let verified = verify(&disk).and_then(|found| moment.oracle.judge(&found));
+    verified.map_err(|error| format!("reading without opening: {error}"))?;
     if lot % RECOVERED_AGAIN == 0 {
         disk.record_outages();
     }

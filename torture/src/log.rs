@@ -11,7 +11,9 @@ use towline_protocol::record::RecordKind;
 use towline_protocol::terms::Terms;
 use towline_protocol::voters::{Voter, Voters};
 use towline_wal::simulated::SimDisk;
-use towline_wal::{Founding, Level, Options, Role, Wal, WalError};
+use towline_wal::{
+    Founding, Level, Options, ReadRecord, Role, Wal, WalError, read_control_on, read_log_on,
+};
 
 use crate::oracle::{Found, Read, Written};
 
@@ -114,6 +116,41 @@ pub(crate) fn read_back(wal: &Arc<Wal>) -> Result<Found, WalError> {
     }
     let epochs = wal.history().starts().iter().map(|start| start.epoch.number).collect();
     Ok(Found { records, epochs, fence: wal.control().fence.number })
+}
+
+/// What a reader finds in a folder without opening the log, and why it calls it corrupt.
+pub(crate) fn verify(disk: &SimDisk) -> Result<Found, String> {
+    let refused = |error: WalError| error.to_string();
+    let fence = read_control_on(disk, dir()).map_err(refused)?.fence.number;
+    let mut found = Found { fence, ..Found::default() };
+    let mut reader = read_log_on(disk, dir()).map_err(refused)?;
+    for record in reader.by_ref() {
+        found.take(&record.map_err(refused)?);
+    }
+    let verdict = reader.verdict().ok_or("it came to no verdict")?;
+    if verdict.is_corrupt() {
+        return Err(format!("{} at {}", verdict.what, verdict.stopped));
+    }
+    Ok(found)
+}
+
+impl Found {
+    /// One more record, of a reader that knows of nothing else.
+    fn take(&mut self, record: &ReadRecord) {
+        let header = &record.header;
+        if header.kind == RecordKind::Barrier {
+            self.epochs.push(record.segment.epoch.number);
+        }
+        if header.kind != RecordKind::Seal {
+            self.records.push(Read {
+                kind: header.kind as u8,
+                tag: header.tag,
+                payload: record.payload.to_vec(),
+                lsn: header.lsn.get(),
+                end: header.end().get(),
+            });
+        }
+    }
 }
 
 /// A payload that no other number has, of `len` bytes.

@@ -8,7 +8,8 @@ use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{Digest, RECORD_HEADER_LEN, RecordHeader, RecordKind};
 
 use crate::error::WalError;
-use crate::log::Log;
+use crate::log::{Log, SEAL_LEN};
+use crate::planted::{Bug, planted};
 use crate::segment::Segment;
 use crate::wal::Wal;
 
@@ -184,9 +185,12 @@ impl Cursor {
         Ok(segment)
     }
 
-    /// Whether the position is the end of a sealed segment: no record follows in it, but the log
-    /// goes on.
+    /// Whether the position is behind the SEAL of a segment on which the log goes on. Only the SEAL
+    /// tells: that no record lies at the position may be damage as well.
     fn at_seal_end(&self, size: SegmentSize) -> Result<bool, WalError> {
+        if size.offset_of(self.position) < SegmentSize::HEADER_LEN + SEAL_LEN {
+            return Ok(false);
+        }
         let base = size.base_of(self.position);
         let next = size.next_base(self.position);
         let segments = self.wal.segments.read().unwrap_or_else(PoisonError::into_inner);
@@ -196,8 +200,14 @@ impl Cursor {
         if !goes_on {
             return Ok(false);
         }
-        let header = segment.read(self.position, RECORD_HEADER_LEN)?;
-        Ok(RecordHeader::decode(&header, self.position, segment.seed).is_err())
+        let lsn = Lsn::new(self.position.get() - SEAL_LEN);
+        let header = segment.read(lsn, RECORD_HEADER_LEN)?;
+        let before = RecordHeader::decode(&header, lsn, segment.seed);
+        if planted(Bug::DamageTakenForSeal) {
+            let here = segment.read(self.position, RECORD_HEADER_LEN)?;
+            return Ok(RecordHeader::decode(&here, self.position, segment.seed).is_err());
+        }
+        Ok(before.is_ok_and(|it| it.kind == RecordKind::Seal && it.end() == self.position))
     }
 }
 

@@ -76,7 +76,7 @@ impl SegmentHeader {
     }
 
     fn decode_fields(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok(Self {
+        let header = Self {
             log: LogId(reader.u128("log")?),
             base: reader.lsn("base")?,
             epoch: reader.epoch("epoch")?,
@@ -84,7 +84,13 @@ impl SegmentHeader {
                 .ok_or_else(|| WireError::invalid("size", "no segment size"))?,
             nonce: reader.u64("nonce")?,
             durable: reader.lsn("durable")?,
-        })
+        };
+        // Where the next segment's first record lies is asked without another check.
+        let is_inside = header.base.checked_add(2 * header.size.bytes()).is_some();
+        if header.size.base_of(header.base) != header.base || !is_inside {
+            return Err(WireError::invalid("base", format!("{} is no base", header.base)));
+        }
+        Ok(header)
     }
 }
 
@@ -109,6 +115,21 @@ mod tests {
             let mut damaged = page.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(SegmentHeader::decode(&damaged).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_base_that_is_none_is_refused_whatever_the_checksum_says() {
+        for base in [u64::MAX, u64::MAX - 65_535, 1, 4_096] {
+            let header = SegmentHeader {
+                log: LogId(7),
+                base: Lsn::new(base),
+                epoch: Epoch { number: 3, incarnation: Incarnation(4) },
+                size: SegmentSize::MIN,
+                nonce: 99,
+                durable: Lsn::ZERO,
+            };
+            assert!(SegmentHeader::decode(&header.encode()).is_err(), "{base}");
         }
     }
 }

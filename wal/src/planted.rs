@@ -30,11 +30,12 @@ pub enum Bug {
     EpochWithoutBarrier,
     ReadyHeaderNotRewritten,
     TailNotRewritten,
+    DamageTakenForSeal,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::SyncLeftOut,
         Self::PromiseTooHigh,
         Self::SeedWithoutNonce,
@@ -55,6 +56,7 @@ impl Bug {
         Self::EpochWithoutBarrier,
         Self::ReadyHeaderNotRewritten,
         Self::TailNotRewritten,
+        Self::DamageTakenForSeal,
     ];
 }
 

@@ -62,6 +62,8 @@ pub struct LogReader {
     verdict: Verdict,
     /// What the control file and the headers promised.
     promised: Lsn,
+    /// Where a cut that is not finished ends the log, whatever is still there behind it.
+    cut: Option<Lsn>,
     done: bool,
 }
 
@@ -91,7 +93,8 @@ pub fn read_log_on(disk: &dyn Disk, dir: &Path) -> Result<LogReader, WalError> {
         what: "there is no segment".to_owned(),
         evidence: Lsn::ZERO,
     };
-    Ok(LogReader { files, at: 0, next, verdict, promised, done: false })
+    let cut = control.cut.map(|mark| mark.to);
+    Ok(LogReader { files, at: 0, next, verdict, promised, cut, done: false })
 }
 
 impl LogReader {
@@ -102,6 +105,11 @@ impl LogReader {
     }
 
     fn read_next(&mut self) -> Result<Option<ReadRecord>, WalError> {
+        if self.cut.is_some_and(|end| self.next >= end) {
+            self.verdict.stopped = self.next;
+            "a cut that is not finished ends the log here".clone_into(&mut self.verdict.what);
+            return Ok(None);
+        }
         let Some(file) = self.files.get(self.at) else { return Ok(None) };
         match file.record(self.next)? {
             Ok(record) => {
@@ -162,7 +170,10 @@ impl Iterator for LogReader {
         }
         if matches!(read, Ok(None)) {
             match promises_behind(&self.files, self.verdict.stopped) {
-                Ok(behind) => self.verdict.evidence = behind.max(self.promised),
+                Ok(behind) => {
+                    let evidence = behind.max(self.promised);
+                    self.verdict.evidence = evidence.min(self.cut.unwrap_or(evidence));
+                }
                 Err(error) => return Some(Err(error)),
             }
         }

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use support::*;
 use towline_protocol::lsn::{Lsn, SegmentSize};
-use towline_wal::{Options, Wal, WalError, read_control, read_log};
+use towline_wal::{Level, Options, Wal, WalError, read_control, read_log};
 
 /// A log whose flushed part ends at the returned Lsn, with `behind` records after it that only
 /// the page cache holds, as far as the log knows.
@@ -134,7 +134,7 @@ fn damage_in_a_cold_segment_is_an_error_of_the_reader() {
     opened(&dir).shutdown().unwrap();
     flip(&segment(&dir, 0), 10_000, 1);
     let wal = opened(&dir);
-    let mut cursor = wal.cursor(Lsn::ZERO, towline_wal::Level::Flushed).unwrap();
+    let mut cursor = wal.cursor(Lsn::ZERO, Level::Flushed).unwrap();
     let error = loop {
         match cursor.next_record() {
             Ok(Some(_)) => {}
@@ -143,6 +143,38 @@ fn damage_in_a_cold_segment_is_an_error_of_the_reader() {
         }
     };
     assert!(matches!(error, WalError::Corrupt { .. }));
+}
+
+#[test]
+fn a_damaged_header_in_a_cold_segment_is_not_taken_for_its_end() {
+    let (_folder, dir) = founded("a");
+    log_with_tail(&dir, 1_500, 0);
+    let wal = opened(&dir);
+    let mut cursor = wal.cursor(Lsn::ZERO, Level::Flushed).unwrap();
+    let lsns: Vec<_> =
+        (0..100).map(|_| cursor.next_record().unwrap().unwrap().header.lsn).collect();
+    wal.shutdown().unwrap();
+    drop((cursor, wal));
+    let whole = files(&dir);
+    for lsn in [lsns[1], lsns[50], lsns[99]] {
+        flip(&segment(&dir, 0), lsn.get() + 9, 1);
+        let wal = opened(&dir);
+        let mut by_record = wal.cursor(Lsn::ZERO, Level::Flushed).unwrap();
+        let error = loop {
+            match by_record.next_record() {
+                Ok(Some(record)) => assert!(record.header.lsn < lsn, "it skips {lsn}"),
+                Ok(None) => panic!("read over the damage at {lsn}"),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, WalError::Corrupt { at, .. } if at == lsn), "{error}");
+        let mut by_chunk = wal.cursor(Lsn::ZERO, Level::Flushed).unwrap();
+        while let Ok(Some(chunk)) = by_chunk.next_chunk(1 << 20) {
+            assert!(chunk.end <= lsn, "it skips {lsn}");
+        }
+        drop((by_record, by_chunk, wal));
+        restore(&dir, &whole);
+    }
 }
 
 #[test]

@@ -99,6 +99,10 @@ impl Known<'_> {
                 let base = torn.map_or(0, |pair| pair.base);
                 Err(format!("the header of segment {base} is damaged, unnoticed"))
             }
+            // No crash shortens a file that has its name.
+            Outcome::Read(_) if pairs.iter().any(Pair::has_other_len) => {
+                Err("a segment that was cut short is read, unnoticed".to_owned())
+            }
             Outcome::Refused(error) => self.judge_refusal(pairs, error),
             Outcome::Read(_) if lost.is_some() => {
                 let at = lost.map_or(0, |record| record.lsn);

@@ -11,6 +11,9 @@ use towline_wal::{Wal, WalError, cut, found_on};
 use crate::log::{append, begin, dir, founding, open, options, payload};
 use crate::oracle::{Oracle, Written};
 
+/// The length of a segment.
+const SEGMENT: u64 = 64 << 10;
+
 /// The bytes of a file, shared by all that do not change them.
 pub(super) type Content = Arc<Vec<u8>>;
 
@@ -112,28 +115,30 @@ impl Specimen {
         log.end(0)
     }
 
-    /// Several segments and epochs, a SEAL, a file that was cut, and a control file that promises
-    /// a part of it.
+    /// Several segments and epochs, SEALs, a file that was cut, and a control file that promises a
+    /// part of it. Opening need not read the first segments: what is wrong there is its readers'
+    /// to notice.
     pub(super) fn large() -> Result<Self, WalError> {
         let mut log = Growing::new()?;
         log.append_to(40_000)?;
         log.flush()?;
         log.keep_stale();
-        log.append_to(100_000)?;
+        log.append_to(3 * SEGMENT + 30_000)?;
         log.flush()?;
         log.begin(2)?;
-        log.append_to(131_072 + 50_000)?;
+        log.append_to(4 * SEGMENT + 50_000)?;
         log.flush()?;
         log.keep_stale();
-        let kept = log.oracle.records().partition_point(|record| record.end < 131_072 + 20_000);
+        let kept = log.oracle.records();
+        let kept = kept.partition_point(|record| record.end < 4 * SEGMENT + 20_000);
         log.cut(kept)?;
         let noted = log.oracle.durable_end();
-        log.append_to(131_072 + 40_000)?;
+        log.append_to(4 * SEGMENT + 40_000)?;
         log.flush()?;
-        log.append_to(196_608 + 20_000)?;
+        log.append_to(5 * SEGMENT + 20_000)?;
         log.flush()?;
         log.keep_stale();
-        log.append_to(196_608 + 36_000)?;
+        log.append_to(5 * SEGMENT + 36_000)?;
         log.end(noted)
     }
 }

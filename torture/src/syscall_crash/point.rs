@@ -94,9 +94,15 @@ impl Point {
         }
     }
 
-    /// Whether the life can not end well. A folder that can not be made may be there already.
+    /// Whether the life can not end well. A folder that can not be made may be there already, and
+    /// a lock that is not let go of goes with its process.
     pub(super) fn is_fatal(&self) -> bool {
-        !matches!(self, Self::Call { call, fault, .. } if call == "mkdir" && *fault != Fault::Kill)
+        match self {
+            Self::Call { call, fault, .. } => {
+                *fault == Fault::Kill || !matches!(call.as_str(), "mkdir" | "flock")
+            }
+            Self::Limit { .. } => true,
+        }
     }
 
     /// The life, with the fault in it.

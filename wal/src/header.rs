@@ -53,22 +53,25 @@ impl SegmentHeader {
     }
 
     /// Reads a header page; `Err(Ok(version))` for one of a later version.
+    ///
+    /// The checksum is looked at before the version: a rotten version is damage, and no reason to
+    /// upgrade anything. Every version keeps both where they are.
     pub(crate) fn decode(page: &[u8]) -> Result<Self, Result<u16, WireError>> {
-        let mut reader = Reader::new(page);
-        let fields = |error| Err(error);
-        if reader.bytes("magic", 8).map_err(fields)? != MAGIC {
+        let (fields, rest) =
+            page.split_at_checked(FIELDS_LEN).ok_or(Err(WireError::Short { field: "header" }))?;
+        let crc = rest.first_chunk().copied().unwrap_or_default();
+        if crc32fast::hash(fields) != u32::from_le_bytes(crc) {
+            return Err(Err(WireError::invalid("crc", "the header's checksum does not match")));
+        }
+        let mut reader = Reader::new(fields);
+        if reader.bytes("magic", 8).map_err(Err)? != MAGIC {
             return Err(Err(WireError::invalid("magic", "this is no segment")));
         }
-        let version = reader.u16("version").map_err(fields)?;
+        let version = reader.u16("version").map_err(Err)?;
         if version > FORMAT_VERSION {
             return Err(Ok(version));
         }
-        let header = Self::decode_fields(&mut reader).map_err(Err)?;
-        let crc = reader.u32("crc").map_err(fields)?;
-        if crc32fast::hash(&page[..FIELDS_LEN]) != crc {
-            return Err(Err(WireError::invalid("crc", "the header's checksum does not match")));
-        }
-        Ok(header)
+        Self::decode_fields(&mut reader).map_err(Err)
     }
 
     fn decode_fields(reader: &mut Reader<'_>) -> Result<Self, WireError> {
@@ -104,7 +107,14 @@ mod tests {
         for bit in 0..(FIELDS_LEN + 4) * 8 {
             let mut damaged = page.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(SegmentHeader::decode(&damaged).is_err(), "bit {bit}");
+            // Damage, wherever it is, and never another version.
+            assert!(matches!(SegmentHeader::decode(&damaged), Err(Err(_))), "bit {bit}");
         }
+        let mut newer = page.clone();
+        newer[8] += 1;
+        let crc = crc32fast::hash(&newer[..FIELDS_LEN]);
+        newer[FIELDS_LEN..FIELDS_LEN + 4].copy_from_slice(&crc.to_le_bytes());
+        assert!(matches!(SegmentHeader::decode(&newer), Err(Ok(2))));
+        assert!(SegmentHeader::decode(&page[..FIELDS_LEN + 3]).is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use towline_protocol::frame::SegmentIdentity;
-use towline_protocol::lsn::Lsn;
+use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::HeaderSeed;
 
 use crate::disk::{Access, Disk, DiskFile};
@@ -19,6 +19,12 @@ const FRESH_NAME: &str = "segment.new";
 /// The file name of the segment at `base`.
 pub(crate) fn file_name(base: Lsn) -> String {
     format!("{:020}.wal", base.get())
+}
+
+/// The base that a segment's file name says; `None` if it is no such name.
+pub(crate) fn named_base(path: &Path) -> Option<Lsn> {
+    let base = path.file_stem()?.to_str()?.parse().ok().map(Lsn::new)?;
+    (path.file_name()?.to_str()? == file_name(base)).then_some(base)
 }
 
 /// One segment of an open log.
@@ -143,14 +149,24 @@ fn map(file: &dyn DiskFile, path: &Path, size: u64) -> Result<Arc<Mapping>, WalE
 /// Reads and checks a file's header page.
 pub(crate) fn read_header(file: &dyn DiskFile, path: &Path) -> Result<SegmentHeader, WalError> {
     let mut page = vec![0; HEADER_PAGE_LEN];
-    let corrupt = |what: String| WalError::Foreign { path: path.to_owned(), what };
-    file.read_exact_at(&mut page, 0).map_err(|error| corrupt(format!("no header: {error}")))?;
+    match file.read_exact_at(&mut page, 0) {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => page.clear(),
+        read => read.at("reading", path)?,
+    }
     SegmentHeader::decode(&page).map_err(|error| match error {
         Ok(version) => {
             WalError::NewerVersion { path: path.to_owned(), version, known: FORMAT_VERSION }
         }
-        Err(error) => corrupt(format!("its header is damaged: {error}")),
+        Err(error) => damaged_header(path, &error),
     })
+}
+
+/// A file gets its name only once its header is on the disk, so the header was durable.
+fn damaged_header(path: &Path, error: &dyn std::fmt::Display) -> WalError {
+    let at = named_base(path).unwrap_or_default();
+    let what = format!("its header: {error}");
+    let evidence = at.checked_add(SegmentSize::HEADER_LEN).unwrap_or(at);
+    WalError::Corrupt { path: path.to_owned(), at, evidence, what }
 }
 
 /// Makes a segment's file: its header, and zeros behind it.

@@ -9,15 +9,20 @@ use std::path::{Path, PathBuf};
 use towline_protocol::epoch::{Epoch, History};
 use towline_protocol::id::{ClusterId, Incarnation, LogId, NodeId};
 use towline_protocol::lsn::{Lsn, SegmentSize};
+use towline_protocol::terms::Terms;
 use towline_protocol::voters::Voters;
 use towline_protocol::wire::{Reader, WireError, Writer};
 
 use crate::crash;
 use crate::disk::{Disk, FileDisk};
 use crate::error::{AtPath, WalError};
+use crate::slots::{SLOTS_MAX, Slot};
+use crate::trim::Oldest;
 
 const MAGIC: &[u8; 8] = b"TOWLCTL\n";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// The first version: a log that was never trimmed and has no slots.
+const VERSION_WITHOUT_SLOTS: u16 = 1;
 /// No control file is longer, in bytes: the longest history fits.
 const LEN_MAX: u64 = 2 << 20;
 /// The longest name of a cluster, in bytes.
@@ -92,6 +97,12 @@ pub struct Control {
     pub committed: Lsn,
     /// A cut that is not finished.
     pub cut: Option<CutMark>,
+    /// Where the log begins: what is before was trimmed.
+    pub oldest: Oldest,
+    /// The named readers the log is kept for.
+    pub(crate) slots: Vec<Slot>,
+    /// The terms of the newest BARRIER that was trimmed.
+    pub(crate) trimmed_terms: Option<Terms>,
     /// Counts the writes of this file.
     sequence: u64,
 }
@@ -112,7 +123,17 @@ impl Control {
             durable: Lsn::ZERO,
             committed: Lsn::ZERO,
             cut: None,
+            oldest: Oldest::default(),
+            slots: Vec::new(),
+            trimmed_terms: None,
             sequence: 0,
+        }
+    }
+
+    /// No slot stands behind the end of the log.
+    pub(crate) fn clamp_slots(&mut self, end: Lsn) {
+        for slot in &mut self.slots {
+            slot.position = slot.position.min(end);
         }
     }
 
@@ -126,6 +147,15 @@ impl Control {
         writer.lsn(self.durable).lsn(self.committed).bool(self.cut.is_some());
         if let Some(cut) = self.cut {
             writer.lsn(cut.to).u64(cut.nonce);
+        }
+        self.oldest.encode(&mut writer);
+        writer.bool(self.trimmed_terms.is_some());
+        if let Some(terms) = &self.trimmed_terms {
+            terms.encode(&mut writer);
+        }
+        writer.u16(self.slots.len().try_into().expect("the number of slots is bounded"));
+        for slot in &self.slots {
+            slot.encode(&mut writer);
         }
         let mut bytes = writer.into_bytes();
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
@@ -143,11 +173,11 @@ impl Control {
             return Err(WireError::invalid("magic", "this is no control file"));
         }
         let version = reader.u16("version")?;
-        if version != VERSION {
+        if !(VERSION_WITHOUT_SLOTS..=VERSION).contains(&version) {
             return Err(WireError::invalid("version", version));
         }
         let sequence = reader.u64("sequence")?;
-        let control = Self {
+        let mut control = Self {
             cluster: ClusterId(reader.u128("cluster")?),
             cluster_name: reader.text("cluster_name", CLUSTER_NAME_LEN_MAX)?,
             log: LogId(reader.u128("log")?),
@@ -165,10 +195,32 @@ impl Control {
                 false => None,
                 true => Some(CutMark { to: reader.lsn("cut")?, nonce: reader.u64("cut")? }),
             },
+            oldest: Oldest::default(),
+            slots: Vec::new(),
+            trimmed_terms: None,
             sequence,
         };
+        if version > VERSION_WITHOUT_SLOTS {
+            control.decode_kept(&mut reader)?;
+        }
         reader.finish()?;
         Ok(control)
+    }
+
+    /// What of the log is kept, and for whom.
+    fn decode_kept(&mut self, reader: &mut Reader<'_>) -> Result<(), WireError> {
+        self.oldest = Oldest::decode(reader)?;
+        if reader.bool("trimmed_terms")? {
+            self.trimmed_terms = Some(Terms::decode(reader)?);
+        }
+        let slots = usize::from(reader.u16("slots")?);
+        if slots > SLOTS_MAX {
+            return Err(WireError::invalid("slots", format!("{slots} are over {SLOTS_MAX}")));
+        }
+        for _ in 0..slots {
+            self.slots.push(Slot::decode(reader)?);
+        }
+        Ok(())
     }
 }
 

@@ -1,16 +1,15 @@
 //! Reading the log while it is written.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use towline_protocol::frame::SegmentIdentity;
 use towline_protocol::lsn::{Lsn, SegmentSize};
-use towline_protocol::record::{Digest, RECORD_HEADER_LEN, RecordHeader, RecordKind};
+use towline_protocol::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind};
 
 use crate::error::WalError;
 use crate::log::Log;
 use crate::segment::Segment;
-use crate::wal::Wal;
 
 /// Up to which watermark a cursor reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +62,7 @@ impl Cursor {
         if from > wal.appended() {
             return Err(WalError::NoBoundary(from));
         }
+        check_kept(&wal, from)?;
         Ok(Self { wal, level, position: from, segment: None, ahead: None })
     }
 
@@ -160,7 +160,15 @@ impl Cursor {
 
     /// The segment that holds the record at the position; moves on over skipped Lsns.
     fn enter_segment(&mut self) -> Result<Arc<Segment>, WalError> {
-        let size = self.wal.control().segment_size;
+        let size = self.wal.size;
+        let oldest = self.wal.oldest();
+        // Before any checksum: what is trimmed is not damaged.
+        if self.position < oldest.end {
+            return Err(WalError::Lagged { at: self.position, oldest: oldest.end });
+        }
+        if self.position == oldest.end {
+            self.position = SegmentSize::first_record(oldest.base);
+        }
         let ended = |end: Lsn| {
             let history = self.wal.history();
             history.starts().iter().find(|start| start.previous_end == end).map(|s| s.first)
@@ -177,9 +185,11 @@ impl Cursor {
         if let Some(segment) = self.segment.as_ref().filter(|segment| segment.base() == base) {
             return Ok(Arc::clone(segment));
         }
-        let segments = self.wal.segments.read().unwrap_or_else(PoisonError::into_inner);
-        let segment = segments.get(&base).cloned().ok_or(WalError::NoBoundary(self.position))?;
-        drop(segments);
+        let segment = match self.wal.segments.get(base) {
+            Ok(segment) => segment.ok_or(WalError::NoBoundary(self.position))?,
+            // It may have been trimmed at this moment.
+            Err(error) => return Err(check_kept(&self.wal, self.position).err().unwrap_or(error)),
+        };
         self.segment = Some(Arc::clone(&segment));
         Ok(segment)
     }
@@ -189,74 +199,26 @@ impl Cursor {
     fn at_seal_end(&self, size: SegmentSize) -> Result<bool, WalError> {
         let base = size.base_of(self.position);
         let next = size.next_base(self.position);
-        let segments = self.wal.segments.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(segment) = segments.get(&base).cloned() else { return Ok(false) };
-        let goes_on = segments.contains_key(&next) && self.wal.appended() > next;
-        drop(segments);
-        if !goes_on {
+        if self.wal.appended() <= next || !self.wal.segments.has(next) {
             return Ok(false);
         }
+        let current = self.segment.as_ref().filter(|segment| segment.base() == base);
+        let segment = match current {
+            Some(segment) => Some(Arc::clone(segment)),
+            None => self.wal.segments.get(base)?,
+        };
+        let Some(segment) = segment else { return Ok(false) };
         let header = segment.read(self.position, RECORD_HEADER_LEN)?;
         Ok(RecordHeader::decode(&header, self.position, segment.seed).is_err())
     }
 }
 
-fn corrupt(segment: &Segment, at: Lsn, evidence: Lsn, what: &dyn std::fmt::Display) -> WalError {
-    WalError::Corrupt { path: segment.path.clone(), at, evidence, what: what.to_string() }
+/// Whether a position is one that the log has not trimmed.
+fn check_kept(log: &Log, at: Lsn) -> Result<(), WalError> {
+    let oldest = log.oldest().end;
+    if at < oldest { Err(WalError::Lagged { at, oldest }) } else { Ok(()) }
 }
 
-impl Wal {
-    /// The digest of everything below `lsn`, which must be the end of a record. Reads up to two
-    /// segments.
-    ///
-    /// # Errors
-    /// [`WalError::NoBoundary`] if it is not, or what reading says.
-    pub fn digest_at(&self, lsn: Lsn) -> Result<Digest, WalError> {
-        if lsn == Lsn::ZERO {
-            return Ok(Digest::EMPTY);
-        }
-        {
-            let tail = self.tail();
-            if self.appended() == lsn {
-                return Ok(tail.digest);
-            }
-        }
-        if let Some(next) = self.history().starts().iter().find(|s| s.previous_end == lsn) {
-            return Ok(next.digest);
-        }
-        let base = self.control().segment_size.base_of(lsn);
-        let first = SegmentSize::first_record(base);
-        let mut digest = self.digest_at_base(base)?;
-        if lsn == base {
-            return Ok(digest);
-        }
-        let mut cursor = self.cursor(first, Level::Appended)?;
-        while cursor.position() < lsn {
-            let record = cursor.next_record()?.ok_or(WalError::NoBoundary(lsn))?;
-            digest = digest.with(&record.header);
-        }
-        if cursor.position() == lsn { Ok(digest) } else { Err(WalError::NoBoundary(lsn)) }
-    }
-
-    /// The digest of everything before the segment at `base`: told by its own BARRIER, or by the
-    /// SEAL before it.
-    fn digest_at_base(&self, base: Lsn) -> Result<Digest, WalError> {
-        let first = SegmentSize::first_record(base);
-        if let Some(start) = self.history().starts().iter().find(|start| start.first == first) {
-            return Ok(start.digest);
-        }
-        let size = self.control().segment_size;
-        let before = Lsn::new(base.get().saturating_sub(size.bytes()));
-        let mut cursor = self.cursor(SegmentSize::first_record(before), Level::Appended)?;
-        while let Some(record) = cursor.next_record()? {
-            if record.header.kind == RecordKind::Seal {
-                let sealed = record.payload.first_chunk().copied().unwrap_or_default();
-                return Ok(Digest(u64::from_le_bytes(sealed)).with(&record.header));
-            }
-            if size.base_of(record.header.lsn) != before {
-                break;
-            }
-        }
-        Err(WalError::NoBoundary(base))
-    }
+fn corrupt(segment: &Segment, at: Lsn, evidence: Lsn, what: &dyn std::fmt::Display) -> WalError {
+    WalError::Corrupt { path: segment.path.clone(), at, evidence, what: what.to_string() }
 }

@@ -18,8 +18,9 @@ use crate::crash;
 use crate::disk::{Access, Disk};
 use crate::error::{AtPath, WalError};
 use crate::header::SegmentHeader;
+use crate::newest::files_from;
 use crate::recovery::take_lock;
-use crate::scan::{SegmentFile, parse, segment_files};
+use crate::scan::{SegmentFile, parse};
 use crate::segment::create;
 use crate::wal::Options;
 
@@ -49,11 +50,19 @@ pub fn cut(dir: &Path, to: Lsn, options: &Options) -> Result<CutReport, WalError
     control::read(disk, dir)?; // Before the lock file is made: an empty folder stays empty.
     let _lock = take_lock(disk, dir)?;
     let (mut control, _) = control::read(disk, dir)?;
-    let files = segment_files(disk, dir, control.log, control.segment_size)?;
+    if to < control.oldest.end {
+        return Err(WalError::Lagged { at: to, oldest: control.oldest.end });
+    }
+    let files = files_from(disk, dir, &control, before(to))?;
     let mut report = measure(&files, to)?;
     drop(files);
     report.bundle = apply(dir, &mut control, to, options)?;
     Ok(report)
+}
+
+/// A place in the segment that holds the record which ends at `to`.
+fn before(to: Lsn) -> Lsn {
+    Lsn::new(to.get().saturating_sub(1))
 }
 
 /// Counts what lies behind `to`, and checks that a record ends there.
@@ -91,6 +100,7 @@ pub(crate) fn apply(
     control.cut = Some(CutMark { to, nonce: options.disk.nonce() });
     control.history.cut(to);
     control.durable = control.durable.min(to);
+    control.clamp_slots(to);
     control::write(&*options.disk, dir, control)?;
     finish(dir, control, options)
 }
@@ -107,7 +117,7 @@ pub(crate) fn finish(
     let bundle = salvage.join(format!("{:020}-{:016x}", mark.to.get(), mark.nonce));
     disk.create_dir_all(&bundle).at("creating", &bundle)?;
     // The newest first: what is left is a log without a gap after every step.
-    for file in segment_files(disk, dir, control.log, control.segment_size)?.into_iter().rev() {
+    for file in files_from(disk, dir, control, before(mark.to))?.into_iter().rev() {
         let name = file.path.file_name().unwrap_or_default();
         let kept = bundle.join(name);
         crash::point()?;

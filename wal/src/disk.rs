@@ -97,6 +97,14 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// [`io::ErrorKind::WouldBlock`] if it is locked already; or what the operating system says.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;
 
+    /// Whether a folder lies in memory, where nothing outlives a power cut.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn is_in_memory(&self, _dir: &Path) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// A number that no other call returns.
     fn nonce(&self) -> u64 {
         use std::hash::{BuildHasher, Hasher, RandomState};
@@ -242,6 +250,13 @@ impl Disk for FileDisk {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(LockedFile { _file: file }))
+    }
+
+    fn is_in_memory(&self, dir: &Path) -> io::Result<bool> {
+        const TMPFS_MAGIC: i64 = 0x0102_1994;
+        const RAMFS_MAGIC: i64 = 0x8584_58f6;
+        let kind = rustix::fs::statfs(dir)?.f_type as i64;
+        Ok([TMPFS_MAGIC, RAMFS_MAGIC].contains(&kind))
     }
 }
 

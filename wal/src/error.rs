@@ -110,6 +110,25 @@ pub enum WalError {
     /// A position that is not the boundary of a record, or not in the log.
     #[error("Lsn {0} is no record boundary of this log")]
     NoBoundary(Lsn),
+    /// A position whose records were trimmed: whoever stands there fell behind.
+    #[error(
+        "Lsn {at} is trimmed; the log begins at {oldest}. Read on from there if what is \
+        between is not needed, or take a snapshot"
+    )]
+    Lagged {
+        /// The position.
+        at: Lsn,
+        /// The lowest position of the log.
+        oldest: Lsn,
+    },
+    /// A slot that can not be made or moved.
+    #[error("slot {name:?}: {what}")]
+    Slot {
+        /// Its name.
+        name: String,
+        /// Why not.
+        what: String,
+    },
     /// More epochs than a history holds, or one that does not follow.
     #[error(transparent)]
     History(#[from] HistoryError),

@@ -3,12 +3,17 @@
 //! Everything lies in its first sector, so that rewriting it (when a ready segment is taken by
 //! another epoch than it was made for) leaves the old header or the new one.
 
+use std::path::Path;
+
 use towline_protocol::epoch::Epoch;
 use towline_protocol::frame::SegmentIdentity;
 use towline_protocol::id::LogId;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::HeaderSeed;
 use towline_protocol::wire::{Reader, WireError, Writer};
+
+use crate::error::WalError;
+use crate::segment::named_base;
 
 /// The format this version writes.
 pub(crate) const FORMAT_VERSION: u16 = 1;
@@ -39,6 +44,27 @@ impl SegmentHeader {
 
     pub(crate) const fn identity(&self) -> SegmentIdentity {
         SegmentIdentity { base: self.base, epoch: self.epoch, nonce: self.nonce }
+    }
+
+    /// Checks that a file with this header is a segment of that log, and the one its name says.
+    pub(crate) fn check_place(
+        &self,
+        path: &Path,
+        log: LogId,
+        size: SegmentSize,
+    ) -> Result<(), WalError> {
+        let foreign = |what: String| Err(WalError::Foreign { path: path.to_owned(), what });
+        if self.log != log {
+            return foreign(format!("it is of log {}, this is log {log}", self.log));
+        }
+        if self.size != size {
+            let (is, says) = (self.size.bytes(), size.bytes());
+            return foreign(format!("its segments have {is} bytes, this log's {says}"));
+        }
+        if named_base(path) != Some(self.base) {
+            return foreign(format!("its header says that it is segment {}", self.base));
+        }
+        Ok(())
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

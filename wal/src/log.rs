@@ -8,9 +8,9 @@
 //! as many threads as there are writers. Whoever completes the oldest reservation publishes the
 //! finished prefix; nobody waits for a predecessor.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -28,6 +28,7 @@ use crate::error::WalError;
 use crate::header::SegmentHeader;
 use crate::provision::{Ready, next_header};
 use crate::segment::Segment;
+use crate::segments::Segments;
 use crate::wal::Options;
 
 /// A SEAL's length in the log: room for one is kept at the end of every segment.
@@ -36,8 +37,6 @@ pub(crate) const SEAL_LEN: u64 = stored_len(8);
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a wait lasts before it looks at its deadline.
 const MOVED_CHECK: Duration = Duration::from_millis(50);
-/// So many of the newest segments stay mapped; readers of older ones use pread.
-const MAPPED_SEGMENTS: usize = 3;
 
 /// A record in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +65,9 @@ pub struct Log {
     pub(crate) syncing: Mutex<bool>,
     /// Woken when a sync has ended.
     pub(crate) synced: Condvar,
-    pub(crate) segments: RwLock<BTreeMap<Lsn, Arc<Segment>>>,
+    pub(crate) segments: Segments,
+    /// Held while the log's beginning moves on: one trim at a time, and no new slot meanwhile.
+    pub(crate) trimming: Mutex<()>,
     /// The epoch history and the terms of what is in the log.
     pub(crate) lineage: Mutex<(History, Terms)>,
     pub(crate) poison: Mutex<Option<String>>,
@@ -118,7 +119,7 @@ struct Reserved {
 /// What recovery hands to a new [`Log`].
 pub(crate) struct Recovered {
     pub(crate) control: Control,
-    pub(crate) segments: BTreeMap<Lsn, Arc<Segment>>,
+    pub(crate) segments: Segments,
     pub(crate) tail: Option<Arc<Segment>>,
     pub(crate) end: Lsn,
     pub(crate) sealed: bool,
@@ -155,7 +156,8 @@ impl Log {
             flushed: watch::Sender::new(end),
             syncing: Mutex::new(false),
             synced: Condvar::new(),
-            segments: RwLock::new(recovered.segments),
+            segments: recovered.segments,
+            trimming: Mutex::new(()),
             lineage: Mutex::new((recovered.history, recovered.terms)),
             poison: Mutex::new(None),
             provision: Ready::new(ready),
@@ -276,22 +278,9 @@ impl Log {
         tail.reserved = first;
         tail.sealed = false;
         tail.unsynced.push(Arc::clone(&segment));
-        self.register(segment);
+        self.segments.enter(segment, *self.flushed.borrow());
         self.provision.want();
         Ok(tail)
-    }
-
-    /// Adds a segment for readers, and lets go of the mapping of one that is old by now.
-    fn register(&self, segment: Arc<Segment>) {
-        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        segments.insert(segment.base(), segment);
-        let flushed = *self.flushed.borrow();
-        let old = segments.values().rev().skip(MAPPED_SEGMENTS).find(|old| old.is_mapped());
-        let old = old.filter(|old| old.header.size.next_base(old.base()) <= flushed).cloned();
-        // One that can not be opened again stays mapped, and is tried at the next turn.
-        if let Some(Ok(cold)) = old.map(|old| old.cold()) {
-            segments.insert(cold.base(), Arc::new(cold));
-        }
     }
 
     fn publish(&self, lsn: Lsn, header: RecordHeader) {

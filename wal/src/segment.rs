@@ -6,12 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use towline_protocol::frame::SegmentIdentity;
 use towline_protocol::lsn::{Lsn, SegmentSize};
-use towline_protocol::record::HeaderSeed;
+use towline_protocol::record::{HeaderSeed, RECORD_HEADER_LEN, RecordHeader};
 
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{AtPath, WalError};
 use crate::header::{FORMAT_VERSION, HEADER_PAGE_LEN, SegmentHeader};
 use crate::map::{Mapping, share};
+use crate::scan::Parsed;
 
 /// The name of a segment that is not ready yet.
 const FRESH_NAME: &str = "segment.new";
@@ -126,6 +127,17 @@ impl Segment {
         }
         bytes.truncate(filled);
         Ok(bytes.into())
+    }
+
+    /// The record at `lsn`, verified.
+    pub(crate) fn record(&self, lsn: Lsn) -> Result<Parsed, WalError> {
+        let bad = |source| WalError::Record { at: lsn, source };
+        let header = self.read(lsn, RECORD_HEADER_LEN)?;
+        let header = RecordHeader::decode(&header, lsn, self.seed).map_err(bad)?;
+        let at = lsn.advance(RECORD_HEADER_LEN as u64);
+        let payload = self.read(at, header.len as usize)?;
+        header.check_payload(&payload).map_err(bad)?;
+        Ok(Parsed { header, payload: payload.to_vec() })
     }
 
     /// Writes bytes that are in the file already into it again, so that the next sync takes them

@@ -12,7 +12,7 @@ use crate::cursor::{Cursor, Level};
 use crate::disk::{Disk, DiskLock, FileDisk};
 use crate::error::{AtPath, WalError};
 use crate::log::Log;
-use crate::recovery::Report;
+use crate::report::Report;
 
 /// How to open a log.
 #[derive(Clone, Debug)]

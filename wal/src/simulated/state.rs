@@ -24,6 +24,8 @@ pub(super) struct State {
     /// The process is dying in the call that is being done.
     dying: bool,
     pub(super) dead: bool,
+    /// How many bytes calls have read.
+    pub(super) bytes_read: u64,
 }
 
 pub(super) fn locked(inode: &Mutex<Inode>) -> MutexGuard<'_, Inode> {
@@ -46,6 +48,7 @@ impl State {
             calls_left: None,
             dying: false,
             dead: false,
+            bytes_read: 0,
         }
     }
 

@@ -107,7 +107,10 @@ impl Cursor {
                 Ok(header) => header,
                 // Behind an epoch's last record there may be anything.
                 Err(_) if len > 0 => break,
-                Err(source) => return Err(corrupt(&segment, lsn, until, &source)),
+                Err(source) => {
+                    self.segment = None;
+                    return Err(corrupt(&segment, lsn, until, &source));
+                }
             };
             let stored = usize::try_from(header.stored_len()).unwrap_or(usize::MAX);
             if stored > rest.len() {
@@ -136,7 +139,6 @@ impl Cursor {
     /// # Errors
     /// [`WalError`] if it can not be read or is damaged.
     pub fn next_record(&mut self) -> Result<Option<Record>, WalError> {
-        let at = self.position;
         let chunk = match self.ahead.take() {
             Some(chunk) => chunk,
             None => match self.next_chunk(READ_AHEAD)? {
@@ -144,11 +146,11 @@ impl Cursor {
                 None => return Ok(None),
             },
         };
-        let segment = self.segment.clone().ok_or(WalError::NoBoundary(at))?;
-        let bad = |source| corrupt(&segment, chunk.from, self.watermark(), &source);
-        let header = RecordHeader::decode(&chunk.bytes, chunk.from, segment.seed).map_err(bad)?;
-        let payload = chunk.bytes.slice(RECORD_HEADER_LEN..RECORD_HEADER_LEN + header.len as usize);
-        header.check_payload(&payload).map_err(bad)?;
+        let (header, payload) = self.verified(&chunk).inspect_err(|_| {
+            // Not skipped: whoever asks again is told again, or finds it repaired.
+            self.position = chunk.from;
+            self.segment = None;
+        })?;
         let stored = usize::try_from(header.stored_len()).unwrap_or(usize::MAX);
         let rest = chunk.bytes.slice(stored..);
         self.position = header.end();
@@ -156,6 +158,17 @@ impl Cursor {
             self.ahead = Some(Chunk { from: header.end(), bytes: rest, ..chunk });
         }
         Ok(Some(Record { header, payload }))
+    }
+
+    /// The first record of a chunk.
+    fn verified(&self, chunk: &Chunk) -> Result<(RecordHeader, Bytes), WalError> {
+        let segment = self.segment.as_ref().ok_or(WalError::NoBoundary(chunk.from))?;
+        let bad = |source| corrupt(segment, chunk.from, self.watermark(), &source);
+        let header = RecordHeader::decode(&chunk.bytes, chunk.from, segment.seed).map_err(bad)?;
+        let end = RECORD_HEADER_LEN + header.len as usize;
+        let payload = chunk.bytes.slice(RECORD_HEADER_LEN..end);
+        header.check_payload(&payload).map_err(bad)?;
+        Ok((header, payload))
     }
 
     /// The segment that holds the record at the position; moves on over skipped Lsns.

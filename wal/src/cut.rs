@@ -113,7 +113,7 @@ pub(crate) fn finish(
 ) -> Result<PathBuf, WalError> {
     let Some(mark) = control.cut else { return Ok(PathBuf::new()) };
     let disk = &*options.disk;
-    let salvage = options.salvage_dir.clone().unwrap_or_else(|| dir.join("salvage"));
+    let salvage = salvage_dir(dir, options.salvage_dir.as_deref());
     let bundle = salvage.join(format!("{:020}-{:016x}", mark.to.get(), mark.nonce));
     disk.create_dir_all(&bundle).at("creating", &bundle)?;
     // The newest first: what is left is a log without a gap after every step.
@@ -144,6 +144,11 @@ pub(crate) fn finish(
     control.cut = None;
     control::write(disk, dir, control)?;
     Ok(bundle)
+}
+
+/// Where bundles go.
+pub(crate) fn salvage_dir(dir: &Path, configured: Option<&Path>) -> PathBuf {
+    configured.map_or_else(|| dir.join("salvage"), Path::to_owned)
 }
 
 fn sync_bundle(disk: &dyn Disk, bundle: &Path, salvage: &Path) -> Result<(), WalError> {

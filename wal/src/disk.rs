@@ -166,6 +166,10 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// What the operating system says. The caller never believes a later success.
     fn sync(&self) -> io::Result<()>;
 
+    /// Lets go of what the page cache holds of the file, as far as that can be: the next read is
+    /// of the disk.
+    fn forget_cached(&self) {}
+
     /// Maps the first `len` bytes, and makes them resident. The file must keep that length.
     ///
     /// # Errors
@@ -287,6 +291,11 @@ impl DiskFile for OpenFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn forget_cached(&self) {
+        // Pages that are mapped or dirty stay; a scrub then sees what readers see.
+        let _ = fadvise(&self.0, 0, None, Advice::DontNeed);
     }
 
     fn map(&self, len: usize) -> io::Result<Arc<Mapping>> {

@@ -129,6 +129,14 @@ pub enum WalError {
         /// Why not.
         what: String,
     },
+    /// Bytes that do not repair a damaged place. Its segment was not changed.
+    #[error("no repair at Lsn {at}: {what}. That segment was not changed")]
+    Repair {
+        /// Where they fail to.
+        at: Lsn,
+        /// Why.
+        what: String,
+    },
     /// More epochs than a history holds, or one that does not follow.
     #[error(transparent)]
     History(#[from] HistoryError),

@@ -13,6 +13,7 @@
 
 #![deny(unsafe_code)]
 
+mod check;
 mod control;
 mod crash;
 mod cursor;
@@ -28,8 +29,10 @@ mod provision;
 mod reader;
 mod receive;
 mod recovery;
+mod repair;
 mod report;
 mod scan;
+mod scrub;
 mod segment;
 mod segments;
 pub mod simulated;
@@ -45,6 +48,7 @@ extern crate self as towline_wal;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+pub use check::{DAMAGE_MAX, Damage, SegmentCheck};
 pub use control::{
     CLUSTER_NAME_LEN_MAX, Control, CutMark, Founding, Role, found, found_on, read_control,
     read_control_on,
@@ -55,7 +59,9 @@ pub use disk::{Access, Disk, DiskFile, DiskLock, FileDisk, Mapping};
 pub use error::WalError;
 pub use log::{Appended, Log};
 pub use reader::{LogReader, ReadRecord, Verdict, read_log, read_log_on};
+pub use repair::{RepairReport, repair};
 pub use report::{Report, Witness};
+pub use scrub::Scrub;
 pub use slots::{SLOT_NAME_LEN_MAX, SLOTS_MAX, Slot};
 pub use towline_protocol::frame::SegmentIdentity;
 pub use trim::{Oldest, TrimReport};

@@ -52,6 +52,7 @@ pub struct Appended {
 pub struct Log {
     pub(crate) dir: PathBuf,
     pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) salvage_dir: Option<PathBuf>,
     pub(crate) size: SegmentSize,
     pub(crate) control: Mutex<Control>,
     pub(crate) tail: Mutex<Tail>,
@@ -147,6 +148,7 @@ impl Log {
         Self {
             dir: dir.to_owned(),
             disk: options.disk,
+            salvage_dir: options.salvage_dir,
             size: recovered.control.segment_size,
             control: Mutex::new(recovered.control),
             tail: Mutex::new(tail),

@@ -42,9 +42,12 @@ pub(crate) struct Newest {
     pub(crate) discarded: Option<PathBuf>,
 }
 
-/// The base of every segment of a folder that the log has not trimmed, by their names: without a
-/// gap, beginning where the log does.
-pub(crate) fn bases(disk: &dyn Disk, dir: &Path, control: &Control) -> Result<Vec<Lsn>, WalError> {
+/// The base of every segment of a folder that the log has not trimmed, by their names.
+pub(crate) fn named_bases(
+    disk: &dyn Disk,
+    dir: &Path,
+    control: &Control,
+) -> Result<Vec<Lsn>, WalError> {
     let mut bases = Vec::new();
     for path in disk.list(dir).at("reading", dir)? {
         if path.extension().is_none_or(|extension| extension != "wal") {
@@ -60,6 +63,12 @@ pub(crate) fn bases(disk: &dyn Disk, dir: &Path, control: &Control) -> Result<Ve
         }
     }
     bases.sort_unstable();
+    Ok(bases)
+}
+
+/// As [`named_bases`], without a gap, beginning where the log does.
+pub(crate) fn bases(disk: &dyn Disk, dir: &Path, control: &Control) -> Result<Vec<Lsn>, WalError> {
+    let bases = named_bases(disk, dir, control)?;
     let mut expected = control.oldest.base;
     for &base in &bases {
         if base != expected {

@@ -109,6 +109,11 @@ impl Segments {
         open.let_go_of_cold();
     }
 
+    /// Closes a segment whose file was replaced; it is opened again when it is read.
+    pub(crate) fn forget(&self, base: Lsn) {
+        self.open().held.remove(&base);
+    }
+
     /// Forgets what is below `oldest`.
     pub(crate) fn trim(&self, oldest: Lsn) {
         let mut open = self.open();

@@ -86,6 +86,11 @@ impl Wal {
         Ok(())
     }
 
+    /// The log itself, for what outlives the handle.
+    pub(crate) fn log(&self) -> Arc<Log> {
+        Arc::clone(&self.log)
+    }
+
     /// A cursor that hands out what lies behind `from`, up to the watermark of `level`.
     ///
     /// # Errors

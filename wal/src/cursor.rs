@@ -9,7 +9,7 @@ use towline_protocol::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind};
 
 use crate::error::WalError;
 use crate::log::Log;
-use crate::segment::Segment;
+use crate::segment::{Segment, Share};
 
 /// Up to which watermark a cursor reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,8 +42,9 @@ pub struct Record {
     pub payload: Bytes,
 }
 
-/// Hands out a log's records in order. It never blocks; at the watermark it has nothing, and has
-/// more once the watermark moved.
+/// Hands out a log's records in order. At the watermark [`Cursor::next_record`] and
+/// [`Cursor::next_chunk`] have nothing, and have more once the watermark moved: [`Cursor::wait`]
+/// and [`Cursor::blocking_wait`] wait for that.
 #[derive(Debug)]
 pub struct Cursor {
     wal: Arc<Log>,
@@ -52,8 +53,13 @@ pub struct Cursor {
     segment: Option<Arc<Segment>>,
     /// What was read ahead for [`Cursor::next_record`].
     ahead: Option<Chunk>,
+    /// The mapped segments of which bytes were handed out, and are held while a pin has clones.
+    pins: Vec<(Lsn, Arc<()>)>,
 }
 
+/// So many mapped segments may be kept in memory by the bytes that one cursor handed out and that
+/// are still held; past it the cursor hands out copies, until some are let go.
+pub const PINNED_SEGMENTS_MAX: usize = 4;
 /// How much [`Cursor::next_record`] reads ahead, in bytes.
 const READ_AHEAD: usize = 64 << 10;
 
@@ -63,13 +69,21 @@ impl Cursor {
             return Err(WalError::NoBoundary(from));
         }
         check_kept(&wal, from)?;
-        Ok(Self { wal, level, position: from, segment: None, ahead: None })
+        Ok(Self { wal, level, position: from, segment: None, ahead: None, pins: Vec::new() })
     }
 
     /// The end of what was handed out.
     #[must_use]
     pub const fn position(&self) -> Lsn {
         self.position
+    }
+
+    pub(crate) const fn level(&self) -> Level {
+        self.level
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.wal
     }
 
     fn watermark(&self) -> Lsn {
@@ -96,7 +110,7 @@ impl Cursor {
         let size = segment.header.size;
         let left = until.min(size.next_base(segment.base())).distance_from(at);
         let window = usize::try_from(left).unwrap_or(usize::MAX).min(max_bytes);
-        let mut bytes = segment.read(at, window.max(RECORD_HEADER_LEN))?;
+        let mut bytes = self.read(&segment, at, window.max(RECORD_HEADER_LEN))?;
         let mut len = 0;
         loop {
             let (lsn, rest) = (at.advance(len as u64), &bytes[len..]);
@@ -117,7 +131,7 @@ impl Cursor {
                 if len > 0 {
                     break;
                 }
-                bytes = segment.read(at, stored)?;
+                bytes = self.read(&segment, at, stored)?;
                 if bytes.len() < stored {
                     let short = towline_protocol::record::RecordError::Short;
                     return Err(corrupt(&segment, lsn, until, &short));
@@ -158,6 +172,25 @@ impl Cursor {
             self.ahead = Some(Chunk { from: header.end(), bytes: rest, ..chunk });
         }
         Ok(Some(Record { header, payload }))
+    }
+
+    fn read(&mut self, segment: &Segment, at: Lsn, len: usize) -> Result<Bytes, WalError> {
+        if !segment.is_mapped() {
+            return segment.read(at, len);
+        }
+        let base = segment.base();
+        self.pins.retain(|(pinned, pin)| *pinned == base || Arc::strong_count(pin) > 1);
+        let pin = self.pins.iter().find(|(pinned, _)| *pinned == base).map(|(_, pin)| pin);
+        let share = match pin.map(Arc::clone) {
+            None if self.pins.len() >= PINNED_SEGMENTS_MAX => Share::Copy,
+            None => {
+                let pin = Arc::new(());
+                self.pins.push((base, Arc::clone(&pin)));
+                Share::Mapping(Some(pin))
+            }
+            pin => Share::Mapping(pin),
+        };
+        segment.read_for(at, len, share)
     }
 
     /// The first record of a chunk.

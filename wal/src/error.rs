@@ -83,6 +83,17 @@ pub enum WalError {
         /// The limit in bytes.
         max: u64,
     },
+    /// A claim that was committed before it was full.
+    #[error(
+        "a claim of {len} bytes was committed with {filled} of them filled: its place is an \
+        ABORT record now; fill all of it first"
+    )]
+    Unfilled {
+        /// What was reserved, in bytes.
+        len: u32,
+        /// How many were filled.
+        filled: u32,
+    },
     /// Records that do not follow on the end of this log.
     #[error("a record for Lsn {got} does not follow on this log's end; {expected} does")]
     Gap {

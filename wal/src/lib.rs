@@ -14,9 +14,11 @@
 #![deny(unsafe_code)]
 
 mod check;
+mod claim;
 mod control;
 mod crash;
 mod cursor;
+mod cursor_wait;
 mod cut;
 mod digests;
 mod disk;
@@ -49,11 +51,12 @@ extern crate self as towline_wal;
 mod support;
 
 pub use check::{DAMAGE_MAX, Damage, SegmentCheck};
+pub use claim::Claim;
 pub use control::{
     CLUSTER_NAME_LEN_MAX, Control, CutMark, Founding, Role, found, found_on, read_control,
     read_control_on,
 };
-pub use cursor::{Chunk, Cursor, Level, Record};
+pub use cursor::{Chunk, Cursor, Level, PINNED_SEGMENTS_MAX, Record};
 pub use cut::{CutReport, cut};
 pub use disk::{Access, Disk, DiskFile, DiskLock, FileDisk, Mapping};
 pub use error::WalError;
@@ -65,4 +68,4 @@ pub use scrub::Scrub;
 pub use slots::{SLOT_NAME_LEN_MAX, SLOTS_MAX, Slot};
 pub use towline_protocol::frame::SegmentIdentity;
 pub use trim::{Oldest, TrimReport};
-pub use wal::{Options, Wal};
+pub use wal::{Options, SyncMode, Wal};

@@ -29,7 +29,7 @@ use crate::header::SegmentHeader;
 use crate::provision::{Ready, next_header};
 use crate::segment::Segment;
 use crate::segments::Segments;
-use crate::wal::Options;
+use crate::wal::{Options, SyncMode};
 
 /// A SEAL's length in the log: room for one is kept at the end of every segment.
 pub(crate) const SEAL_LEN: u64 = stored_len(8);
@@ -74,7 +74,11 @@ pub struct Log {
     pub(crate) poison: Mutex<Option<String>>,
     pub(crate) provision: Ready,
     /// Whether there are threads that sync and provision; otherwise whoever waits does.
-    threads: bool,
+    pub(crate) threads: bool,
+    /// When the log's own thread syncs.
+    pub(crate) sync_mode: SyncMode,
+    /// When the sync that runs began.
+    pub(crate) sync_began: Mutex<Option<Instant>>,
 }
 
 /// The end of the log, where records are added.
@@ -94,8 +98,9 @@ pub(crate) struct Tail {
     pub(crate) unsynced: Vec<Arc<Segment>>,
     /// How many threads wait on `moved`: waking nobody would cost a system call.
     waiters: usize,
-    /// Whether the syncer's thread waits on `unsynced`.
-    pub(crate) syncer_sleeps: bool,
+    /// How far the log has to be appended for the syncer's thread to be woken on `unsynced`, if
+    /// it is to be.
+    pub(crate) wake_syncer_at: Option<Lsn>,
     pub(crate) stop: bool,
 }
 
@@ -111,10 +116,10 @@ pub(crate) struct InFlight {
     done: Option<RecordHeader>,
 }
 
-struct Reserved {
-    segment: Arc<Segment>,
-    lsn: Lsn,
-    sync_lsn: Lsn,
+pub(crate) struct Reserved {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) lsn: Lsn,
+    pub(crate) sync_lsn: Lsn,
 }
 
 /// What recovery hands to a new [`Log`].
@@ -142,7 +147,7 @@ impl Log {
             digest,
             unsynced,
             waiters: 0,
-            syncer_sleeps: false,
+            wake_syncer_at: None,
             stop: false,
         };
         Self {
@@ -164,6 +169,8 @@ impl Log {
             poison: Mutex::new(None),
             provision: Ready::new(ready),
             threads: options.threads,
+            sync_mode: options.sync_mode,
+            sync_began: Mutex::new(None),
         }
     }
 
@@ -172,23 +179,23 @@ impl Log {
     /// # Errors
     /// [`WalError`]; the record is then not in the log.
     pub fn append(&self, kind: RecordKind, tag: u16, payload: &[u8]) -> Result<Appended, WalError> {
-        let len = self.check_len(payload)?;
-        let Reserved { segment, lsn, sync_lsn } = self.reserve(len)?;
+        let len = self.check_len(payload.len())?;
+        let Reserved { segment, lsn, sync_lsn } = self.reserve_place(len)?;
         let header = RecordHeader::new(kind, tag, lsn, sync_lsn, payload);
         put(&segment, &header, payload);
         self.publish(lsn, header);
         Ok(Appended { lsn, end: header.end() })
     }
 
-    fn check_len(&self, payload: &[u8]) -> Result<u32, WalError> {
+    pub(crate) fn check_len(&self, payload_len: usize) -> Result<u32, WalError> {
         let max = self.size.max_payload().min(u64::from(RECORD_PAYLOAD_MAX));
-        match u32::try_from(payload.len()) {
+        match u32::try_from(payload_len) {
             Ok(len) if u64::from(len) <= max => Ok(len),
-            _ => Err(WalError::TooLarge { len: payload.len(), max }),
+            _ => Err(WalError::TooLarge { len: payload_len, max }),
         }
     }
 
-    fn reserve(&self, len: u32) -> Result<Reserved, WalError> {
+    pub(crate) fn reserve_place(&self, len: u32) -> Result<Reserved, WalError> {
         let needed = stored_len(len) + SEAL_LEN;
         let mut tail = self.tail();
         loop {
@@ -285,7 +292,7 @@ impl Log {
         Ok(tail)
     }
 
-    fn publish(&self, lsn: Lsn, header: RecordHeader) {
+    pub(crate) fn publish(&self, lsn: Lsn, header: RecordHeader) {
         let mut tail = self.tail();
         let entry = tail.in_flight.iter_mut().find(|entry| entry.lsn == lsn);
         entry.expect("a reservation stays until it is published").done = Some(header);
@@ -332,7 +339,7 @@ impl Log {
         assert_eq!(header.lsn.max(*self.appended.borrow()), header.lsn, "records are in order");
         tail.digest = tail.digest.with(header);
         self.appended.send_replace(header.end());
-        if std::mem::take(&mut tail.syncer_sleeps) {
+        if tail.wake_syncer_at.take_if(|at| *at <= header.end()).is_some() {
             self.unsynced.notify_one();
         }
     }
@@ -437,11 +444,18 @@ impl Log {
         if tail.stop { Err(WalError::Closed) } else { Ok(()) }
     }
 
+    /// Wakes those who watch the watermarks, which stay as they are: nothing more will come.
+    pub(crate) fn wake_watchers(&self) {
+        self.flushed.send_modify(|_| {});
+        self.appended.send_modify(|_| {});
+    }
+
     pub(crate) fn stop(&self) {
         self.tail().stop = true;
         self.unsynced.notify_all();
         self.moved.notify_all();
         self.provision.stop();
+        self.wake_watchers();
     }
 }
 

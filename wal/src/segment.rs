@@ -11,7 +11,7 @@ use towline_protocol::record::{HeaderSeed, RECORD_HEADER_LEN, RecordHeader};
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{AtPath, WalError};
 use crate::header::{FORMAT_VERSION, HEADER_PAGE_LEN, SegmentHeader};
-use crate::map::{Mapping, share};
+use crate::map::{self, Mapping};
 use crate::scan::Parsed;
 
 /// The name of a segment that is not ready yet.
@@ -26,6 +26,15 @@ pub(crate) fn file_name(base: Lsn) -> String {
 pub(crate) fn named_base(path: &Path) -> Option<Lsn> {
     let base = path.file_stem()?.to_str()?.parse().ok().map(Lsn::new)?;
     (path.file_name()?.to_str()? == file_name(base)).then_some(base)
+}
+
+/// How a reader takes bytes of a mapped segment.
+#[derive(Debug)]
+pub(crate) enum Share {
+    /// As they are; a pin is held as long as they.
+    Mapping(Option<Arc<()>>),
+    /// Copied, so that no mapping is kept for them.
+    Copy,
 }
 
 /// One segment of an open log.
@@ -52,7 +61,7 @@ impl Segment {
             let what = format!("it has {len} bytes, its header says {size}");
             return Err(WalError::Foreign { path: path.to_owned(), what });
         }
-        let mapping = if mapped { Some(map(&*file, path, size)?) } else { None };
+        let mapping = if mapped { Some(map_whole(&*file, path, size)?) } else { None };
         let (disk, path) = (Arc::clone(disk), path.to_owned());
         Ok(Self { disk, path, header, seed: header.seed(), file, mapping })
     }
@@ -109,12 +118,22 @@ impl Segment {
         mapping.store(self.offset(at), bytes);
     }
 
-    /// `len` published bytes at `at`; fewer if the file ends before.
+    /// `len` published bytes at `at`; fewer if the file ends before. From a mapping they are not
+    /// copied.
     pub(crate) fn read(&self, at: Lsn, len: usize) -> Result<Bytes, WalError> {
+        self.read_for(at, len, Share::Mapping(None))
+    }
+
+    /// As [`Segment::read`], for a reader who counts, or does without, the mappings it holds.
+    pub(crate) fn read_for(&self, at: Lsn, len: usize, share: Share) -> Result<Bytes, WalError> {
         let offset = self.offset(at);
         if let Some(mapping) = &self.mapping {
             let size = usize::try_from(self.header.size.bytes()).unwrap_or(usize::MAX);
-            return Ok(share(mapping, offset..offset.saturating_add(len).min(size)));
+            let range = offset..offset.saturating_add(len).min(size);
+            return Ok(match share {
+                Share::Mapping(pin) => map::share(mapping, range, pin),
+                Share::Copy => Bytes::copy_from_slice(mapping.published(range)),
+            });
         }
         let mut bytes = vec![0; len];
         let mut filled = 0;
@@ -153,7 +172,7 @@ impl Segment {
     }
 }
 
-fn map(file: &dyn DiskFile, path: &Path, size: u64) -> Result<Arc<Mapping>, WalError> {
+fn map_whole(file: &dyn DiskFile, path: &Path, size: u64) -> Result<Arc<Mapping>, WalError> {
     let len = usize::try_from(size).unwrap_or(usize::MAX);
     file.map(len).at("mapping", path)
 }

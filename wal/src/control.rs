@@ -228,6 +228,10 @@ fn copy_path(dir: &Path, copy: u8) -> PathBuf {
     dir.join(format!("control.{copy}"))
 }
 
+fn fresh_path(dir: &Path, copy: u8) -> PathBuf {
+    dir.join(format!("control.{copy}.new"))
+}
+
 /// Founds a log: writes its control file into an empty or absent folder.
 ///
 /// # Errors
@@ -281,7 +285,7 @@ pub(crate) fn write(disk: &dyn Disk, dir: &Path, control: &mut Control) -> Resul
 
 fn write_copy(disk: &dyn Disk, dir: &Path, copy: u8, bytes: &[u8]) -> Result<(), WalError> {
     let path = copy_path(dir, copy);
-    let fresh = path.with_extension(format!("{copy}.new"));
+    let fresh = fresh_path(dir, copy);
     crash::point()?;
     disk.write(&fresh, bytes).at("writing", &fresh)?;
     crash::point()?;
@@ -344,9 +348,11 @@ fn read_copy(disk: &dyn Disk, path: &Path) -> Result<Option<Result<Control, Wire
     Ok(Some(Control::decode(&bytes)))
 }
 
+/// Whether a folder holds nothing; a founding that failed half-way leaves nothing that counts.
 fn is_empty(disk: &dyn Disk, dir: &Path) -> Result<bool, WalError> {
+    let unfinished = [0, 1].map(|copy| fresh_path(dir, copy));
     match disk.list(dir) {
-        Ok(entries) => Ok(entries.is_empty()),
+        Ok(entries) => Ok(entries.iter().all(|path| unfinished.contains(path))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error).at("reading", dir),
     }

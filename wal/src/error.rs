@@ -1,10 +1,19 @@
 //! What can go wrong with a log.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 use towline_protocol::epoch::{Epoch, HistoryError};
 use towline_protocol::lsn::Lsn;
 use towline_protocol::record::RecordError;
+
+use crate::segments::{COLD_SEGMENTS, MAPPED_SEGMENTS};
+
+/// So many files one log has open at most, while it is open: its older segments, its mapped ones,
+/// the ready one, the lock, and those that a call opens for itself. Cursors add one each.
+pub const OPEN_FILES_MAX: usize = COLD_SEGMENTS + MAPPED_SEGMENTS + 8;
 
 /// Why a log can not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +160,26 @@ pub enum WalError {
     /// More epochs than a history holds, or one that does not follow.
     #[error(transparent)]
     History(#[from] HistoryError),
+    /// The file system is read-only, or this process may not do that there.
+    #[error("{what} {}: {source}. Mount it for writing, or give this process the rights to the \
+        folder and all files in it", .path.display())]
+    NotWritable {
+        /// What was being done.
+        what: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The process, or the system, has as many files open as it may.
+    #[error("{what} {}: too many files are open. A log needs up to {OPEN_FILES_MAX} of them, \
+        however long it is: raise the limit (ulimit -n)", .path.display())]
+    TooManyFiles {
+        /// What was being done.
+        what: &'static str,
+        /// To which file.
+        path: PathBuf,
+    },
     /// The operating system refused.
     #[error("{what} {}: {source}", .path.display())]
     Io {
@@ -166,6 +195,10 @@ pub enum WalError {
     Closed,
 }
 
+fn is_errno(error: &std::io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}
+
 /// Names what failed on which file.
 pub(crate) trait AtPath<T> {
     fn at(self, what: &'static str, path: &Path) -> Result<T, WalError>;
@@ -175,10 +208,19 @@ impl<T, E: Into<std::io::Error>> AtPath<T> for Result<T, E> {
     fn at(self, what: &'static str, path: &Path) -> Result<T, WalError> {
         self.map_err(|source| {
             let source = source.into();
-            if source.kind() == std::io::ErrorKind::StorageFull {
-                return WalError::NoSpace(format!("{what} {}: {source}", path.display()));
+            let path = path.to_owned();
+            if [Errno::MFILE, Errno::NFILE].iter().any(|it| is_errno(&source, *it)) {
+                return WalError::TooManyFiles { what, path };
             }
-            WalError::Io { what, path: path.to_owned(), source }
+            match source.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                    WalError::NoSpace(format!("{what} {}: {source}", path.display()))
+                }
+                ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+                    WalError::NotWritable { what, path, source }
+                }
+                _ => WalError::Io { what, path, source },
+            }
         })
     }
 }

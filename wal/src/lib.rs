@@ -59,7 +59,7 @@ pub use control::{
 pub use cursor::{Chunk, Cursor, Level, PINNED_SEGMENTS_MAX, Record};
 pub use cut::{CutReport, cut};
 pub use disk::{Access, Disk, DiskFile, DiskLock, FileDisk, Mapping};
-pub use error::WalError;
+pub use error::{OPEN_FILES_MAX, WalError};
 pub use log::{Appended, Log};
 pub use reader::{LogReader, ReadRecord, Verdict, read_log, read_log_on};
 pub use repair::{RepairReport, repair};

@@ -253,7 +253,7 @@ impl Disk for FileDisk {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Box::new(LockedFile { _file: file }))
+        Ok(Box::new(LockedFile { file }))
     }
 
     fn is_in_memory(&self, dir: &Path) -> io::Result<bool> {
@@ -264,13 +264,21 @@ impl Disk for FileDisk {
     }
 }
 
-/// The lock goes with the descriptor.
+/// The lock goes with the open file.
 #[derive(Debug)]
 struct LockedFile {
-    _file: File,
+    file: File,
 }
 
 impl DiskLock for LockedFile {}
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        // A process that is being started holds every open file of this one for a moment. Closing
+        // ours would leave the lock with it.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+}
 
 /// An open file of the real disk.
 #[derive(Debug)]

@@ -35,6 +35,11 @@ fn log() -> (tempfile::TempDir, PathBuf, BTreeMap<PathBuf, Vec<u8>>) {
     (folder, dir, whole)
 }
 
+/// A log whose folder only its calls change.
+fn opened_without_threads(dir: &Path) -> Arc<Wal> {
+    Wal::open(dir, Options { threads: false, ..Options::default() }).unwrap().0
+}
+
 /// Opening is refused with an error that tells enough, and nothing is changed.
 fn refused(dir: &Path, why: &str, tells: &[&str], is_it: impl Fn(&WalError) -> bool) {
     let before = files(dir);
@@ -54,7 +59,7 @@ fn refused(dir: &Path, why: &str, tells: &[&str], is_it: impl Fn(&WalError) -> b
 #[test]
 fn records_of_no_length_and_of_too_much() {
     let (_folder, dir) = founded("a");
-    let wal = opened(&dir);
+    let wal = opened_without_threads(&dir);
     let early = wal.append(RecordKind::Data, 0, b"before any epoch");
     assert!(matches!(early, Err(WalError::NoBoundary(_))));
     begin(&wal, 1);
@@ -232,7 +237,7 @@ fn a_second_opener() {
     let wal = opened(&dir);
     wal.shutdown().unwrap();
     drop(wal);
-    let first = opened(&dir);
+    let first = opened_without_threads(&dir);
     refused(&dir, "open already", &["stop that one first"], |it| matches!(it, WalError::Locked(_)));
     let cut = towline_wal::cut(&dir, Lsn::ZERO, &Options::default());
     assert!(matches!(cut, Err(WalError::Locked(_))));
@@ -294,8 +299,7 @@ fn a_file_system_that_is_full() {
     let Some(mounted) = Mounted::of(1 << 20) else { return };
     let dir = mounted.0.path().join("log");
     found(&dir, &founding("a")).unwrap();
-    let options = || Options { threads: false, ..Options::default() };
-    let wal = Wal::open(&dir, options()).unwrap().0;
+    let wal = opened_without_threads(&dir);
     begin(&wal, 1);
     let mut next = 0;
     let error = loop {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use towline_protocol::epoch::{Epoch, History};
 use towline_protocol::id::{ClusterId, Incarnation, LogId, NodeId};
 use towline_protocol::lsn::{Lsn, SegmentSize};
+use towline_protocol::terms::Terms;
 use towline_protocol::voters::Voters;
 use towline_protocol::wire::{Reader, WireError, Writer};
 
@@ -16,9 +17,13 @@ use crate::crash;
 use crate::disk::{Disk, FileDisk};
 use crate::error::{AtPath, WalError};
 use crate::planted::{Bug, planted};
+use crate::slots::{SLOTS_MAX, Slot};
+use crate::trim::Oldest;
 
 const MAGIC: &[u8; 8] = b"TOWLCTL\n";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// The first version: a log that was never trimmed and has no slots.
+const VERSION_WITHOUT_SLOTS: u16 = 1;
 /// No control file is longer, in bytes: the longest history fits.
 const LEN_MAX: u64 = 2 << 20;
 /// The longest name of a cluster, in bytes.
@@ -93,6 +98,12 @@ pub struct Control {
     pub committed: Lsn,
     /// A cut that is not finished.
     pub cut: Option<CutMark>,
+    /// Where the log begins: what is before was trimmed.
+    pub oldest: Oldest,
+    /// The named readers the log is kept for.
+    pub(crate) slots: Vec<Slot>,
+    /// The terms of the newest BARRIER that was trimmed.
+    pub(crate) trimmed_terms: Option<Terms>,
     /// Counts the writes of this file.
     sequence: u64,
 }
@@ -113,7 +124,17 @@ impl Control {
             durable: Lsn::ZERO,
             committed: Lsn::ZERO,
             cut: None,
+            oldest: Oldest::default(),
+            slots: Vec::new(),
+            trimmed_terms: None,
             sequence: 0,
+        }
+    }
+
+    /// No slot stands behind the end of the log.
+    pub(crate) fn clamp_slots(&mut self, end: Lsn) {
+        for slot in &mut self.slots {
+            slot.position = slot.position.min(end);
         }
     }
 
@@ -127,6 +148,15 @@ impl Control {
         writer.lsn(self.durable).lsn(self.committed).bool(self.cut.is_some());
         if let Some(cut) = self.cut {
             writer.lsn(cut.to).u64(cut.nonce);
+        }
+        self.oldest.encode(&mut writer);
+        writer.bool(self.trimmed_terms.is_some());
+        if let Some(terms) = &self.trimmed_terms {
+            terms.encode(&mut writer);
+        }
+        writer.u16(self.slots.len().try_into().expect("the number of slots is bounded"));
+        for slot in &self.slots {
+            slot.encode(&mut writer);
         }
         let mut bytes = writer.into_bytes();
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
@@ -144,11 +174,11 @@ impl Control {
             return Err(WireError::invalid("magic", "this is no control file"));
         }
         let version = reader.u16("version")?;
-        if version != VERSION {
+        if !(VERSION_WITHOUT_SLOTS..=VERSION).contains(&version) {
             return Err(WireError::invalid("version", version));
         }
         let sequence = reader.u64("sequence")?;
-        let control = Self {
+        let mut control = Self {
             cluster: ClusterId(reader.u128("cluster")?),
             cluster_name: reader.text("cluster_name", CLUSTER_NAME_LEN_MAX)?,
             log: LogId(reader.u128("log")?),
@@ -166,15 +196,41 @@ impl Control {
                 false => None,
                 true => Some(CutMark { to: reader.lsn("cut")?, nonce: reader.u64("cut")? }),
             },
+            oldest: Oldest::default(),
+            slots: Vec::new(),
+            trimmed_terms: None,
             sequence,
         };
+        if version > VERSION_WITHOUT_SLOTS {
+            control.decode_kept(&mut reader)?;
+        }
         reader.finish()?;
         Ok(control)
+    }
+
+    /// What of the log is kept, and for whom.
+    fn decode_kept(&mut self, reader: &mut Reader<'_>) -> Result<(), WireError> {
+        self.oldest = Oldest::decode(reader)?;
+        if reader.bool("trimmed_terms")? {
+            self.trimmed_terms = Some(Terms::decode(reader)?);
+        }
+        let slots = usize::from(reader.u16("slots")?);
+        if slots > SLOTS_MAX {
+            return Err(WireError::invalid("slots", format!("{slots} are over {SLOTS_MAX}")));
+        }
+        for _ in 0..slots {
+            self.slots.push(Slot::decode(reader)?);
+        }
+        Ok(())
     }
 }
 
 fn copy_path(dir: &Path, copy: u8) -> PathBuf {
     dir.join(format!("control.{copy}"))
+}
+
+fn fresh_path(dir: &Path, copy: u8) -> PathBuf {
+    dir.join(format!("control.{copy}.new"))
 }
 
 /// Founds a log: writes its control file into an empty or absent folder.
@@ -230,7 +286,7 @@ pub(crate) fn write(disk: &dyn Disk, dir: &Path, control: &mut Control) -> Resul
 
 fn write_copy(disk: &dyn Disk, dir: &Path, copy: u8, bytes: &[u8]) -> Result<(), WalError> {
     let path = copy_path(dir, copy);
-    let fresh = path.with_extension(format!("{copy}.new"));
+    let fresh = fresh_path(dir, copy);
     crash::point()?;
     disk.write(&fresh, bytes).at("writing", &fresh)?;
     crash::point()?;
@@ -296,12 +352,11 @@ fn read_copy(disk: &dyn Disk, path: &Path) -> Result<Option<Result<Control, Wire
     Ok(Some(Control::decode(&bytes)))
 }
 
-/// Whether a folder holds nothing, or only what a founding left that a crash ended: no log has
-/// files that are not finished and no others.
+/// Whether a folder holds nothing; a founding that failed half-way leaves nothing that counts.
 fn is_empty(disk: &dyn Disk, dir: &Path) -> Result<bool, WalError> {
-    let is_unfinished = |path: &PathBuf| path.extension().is_some_and(|name| name == "new");
+    let unfinished = [0, 1].map(|copy| fresh_path(dir, copy));
     match disk.list(dir) {
-        Ok(entries) => Ok(entries.iter().all(is_unfinished)),
+        Ok(entries) => Ok(entries.iter().all(|path| unfinished.contains(path))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error).at("reading", dir),
     }

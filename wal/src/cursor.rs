@@ -1,17 +1,16 @@
 //! Reading the log while it is written.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use towline_protocol::frame::SegmentIdentity;
 use towline_protocol::lsn::{Lsn, SegmentSize};
-use towline_protocol::record::{Digest, RECORD_HEADER_LEN, RecordHeader, RecordKind};
+use towline_protocol::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind};
 
 use crate::error::WalError;
 use crate::log::{Log, SEAL_LEN};
 use crate::planted::{Bug, planted};
-use crate::segment::Segment;
-use crate::wal::Wal;
+use crate::segment::{Segment, Share};
 
 /// Up to which watermark a cursor reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,8 +43,9 @@ pub struct Record {
     pub payload: Bytes,
 }
 
-/// Hands out a log's records in order. It never blocks; at the watermark it has nothing, and has
-/// more once the watermark moved.
+/// Hands out a log's records in order. At the watermark [`Cursor::next_record`] and
+/// [`Cursor::next_chunk`] have nothing, and have more once the watermark moved: [`Cursor::wait`]
+/// and [`Cursor::blocking_wait`] wait for that.
 #[derive(Debug)]
 pub struct Cursor {
     wal: Arc<Log>,
@@ -54,8 +54,13 @@ pub struct Cursor {
     segment: Option<Arc<Segment>>,
     /// What was read ahead for [`Cursor::next_record`].
     ahead: Option<Chunk>,
+    /// The mapped segments of which bytes were handed out, and are held while a pin has clones.
+    pins: Vec<(Lsn, Arc<()>)>,
 }
 
+/// So many mapped segments may be kept in memory by the bytes that one cursor handed out and that
+/// are still held; past it the cursor hands out copies, until some are let go.
+pub const PINNED_SEGMENTS_MAX: usize = 4;
 /// How much [`Cursor::next_record`] reads ahead, in bytes.
 const READ_AHEAD: usize = 64 << 10;
 
@@ -64,13 +69,22 @@ impl Cursor {
         if from > wal.appended() {
             return Err(WalError::NoBoundary(from));
         }
-        Ok(Self { wal, level, position: from, segment: None, ahead: None })
+        check_kept(&wal, from)?;
+        Ok(Self { wal, level, position: from, segment: None, ahead: None, pins: Vec::new() })
     }
 
     /// The end of what was handed out.
     #[must_use]
     pub const fn position(&self) -> Lsn {
         self.position
+    }
+
+    pub(crate) const fn level(&self) -> Level {
+        self.level
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.wal
     }
 
     fn watermark(&self) -> Lsn {
@@ -97,7 +111,7 @@ impl Cursor {
         let size = segment.header.size;
         let left = until.min(size.next_base(segment.base())).distance_from(at);
         let window = usize::try_from(left).unwrap_or(usize::MAX).min(max_bytes);
-        let mut bytes = segment.read(at, window.max(RECORD_HEADER_LEN))?;
+        let mut bytes = self.read(&segment, at, window.max(RECORD_HEADER_LEN))?;
         let mut len = 0;
         loop {
             let (lsn, rest) = (at.advance(len as u64), &bytes[len..]);
@@ -108,14 +122,17 @@ impl Cursor {
                 Ok(header) => header,
                 // Behind an epoch's last record there may be anything.
                 Err(_) if len > 0 => break,
-                Err(source) => return Err(corrupt(&segment, lsn, until, &source)),
+                Err(source) => {
+                    self.segment = None;
+                    return Err(corrupt(&segment, lsn, until, &source));
+                }
             };
             let stored = usize::try_from(header.stored_len()).unwrap_or(usize::MAX);
             if stored > rest.len() {
                 if len > 0 {
                     break;
                 }
-                bytes = segment.read(at, stored)?;
+                bytes = self.read(&segment, at, stored)?;
                 if bytes.len() < stored {
                     let short = towline_protocol::record::RecordError::Short;
                     return Err(corrupt(&segment, lsn, until, &short));
@@ -137,7 +154,6 @@ impl Cursor {
     /// # Errors
     /// [`WalError`] if it can not be read or is damaged.
     pub fn next_record(&mut self) -> Result<Option<Record>, WalError> {
-        let at = self.position;
         let chunk = match self.ahead.take() {
             Some(chunk) => chunk,
             None => match self.next_chunk(READ_AHEAD)? {
@@ -145,11 +161,11 @@ impl Cursor {
                 None => return Ok(None),
             },
         };
-        let segment = self.segment.clone().ok_or(WalError::NoBoundary(at))?;
-        let bad = |source| corrupt(&segment, chunk.from, self.watermark(), &source);
-        let header = RecordHeader::decode(&chunk.bytes, chunk.from, segment.seed).map_err(bad)?;
-        let payload = chunk.bytes.slice(RECORD_HEADER_LEN..RECORD_HEADER_LEN + header.len as usize);
-        header.check_payload(&payload).map_err(bad)?;
+        let (header, payload) = self.verified(&chunk).inspect_err(|_| {
+            // Not skipped: whoever asks again is told again, or finds it repaired.
+            self.position = chunk.from;
+            self.segment = None;
+        })?;
         let stored = usize::try_from(header.stored_len()).unwrap_or(usize::MAX);
         let rest = chunk.bytes.slice(stored..);
         self.position = header.end();
@@ -159,9 +175,47 @@ impl Cursor {
         Ok(Some(Record { header, payload }))
     }
 
+    fn read(&mut self, segment: &Segment, at: Lsn, len: usize) -> Result<Bytes, WalError> {
+        if !segment.is_mapped() {
+            return segment.read(at, len);
+        }
+        let base = segment.base();
+        self.pins.retain(|(pinned, pin)| *pinned == base || Arc::strong_count(pin) > 1);
+        let pin = self.pins.iter().find(|(pinned, _)| *pinned == base).map(|(_, pin)| pin);
+        let share = match pin.map(Arc::clone) {
+            None if self.pins.len() >= PINNED_SEGMENTS_MAX => Share::Copy,
+            None => {
+                let pin = Arc::new(());
+                self.pins.push((base, Arc::clone(&pin)));
+                Share::Mapping(Some(pin))
+            }
+            pin => Share::Mapping(pin),
+        };
+        segment.read_for(at, len, share)
+    }
+
+    /// The first record of a chunk.
+    fn verified(&self, chunk: &Chunk) -> Result<(RecordHeader, Bytes), WalError> {
+        let segment = self.segment.as_ref().ok_or(WalError::NoBoundary(chunk.from))?;
+        let bad = |source| corrupt(segment, chunk.from, self.watermark(), &source);
+        let header = RecordHeader::decode(&chunk.bytes, chunk.from, segment.seed).map_err(bad)?;
+        let end = RECORD_HEADER_LEN + header.len as usize;
+        let payload = chunk.bytes.slice(RECORD_HEADER_LEN..end);
+        header.check_payload(&payload).map_err(bad)?;
+        Ok((header, payload))
+    }
+
     /// The segment that holds the record at the position; moves on over skipped Lsns.
     fn enter_segment(&mut self) -> Result<Arc<Segment>, WalError> {
-        let size = self.wal.control().segment_size;
+        let size = self.wal.size;
+        let oldest = self.wal.oldest();
+        // Before any checksum: what is trimmed is not damaged.
+        if self.position < oldest.end {
+            return Err(WalError::Lagged { at: self.position, oldest: oldest.end });
+        }
+        if self.position == oldest.end {
+            self.position = SegmentSize::first_record(oldest.base);
+        }
         let ended = |end: Lsn| {
             let history = self.wal.history();
             history.starts().iter().find(|start| start.previous_end == end).map(|s| s.first)
@@ -178,9 +232,11 @@ impl Cursor {
         if let Some(segment) = self.segment.as_ref().filter(|segment| segment.base() == base) {
             return Ok(Arc::clone(segment));
         }
-        let segments = self.wal.segments.read().unwrap_or_else(PoisonError::into_inner);
-        let segment = segments.get(&base).cloned().ok_or(WalError::NoBoundary(self.position))?;
-        drop(segments);
+        let segment = match self.wal.segments.get(base) {
+            Ok(segment) => segment.ok_or(WalError::NoBoundary(self.position))?,
+            // It may have been trimmed at this moment.
+            Err(error) => return Err(check_kept(&self.wal, self.position).err().unwrap_or(error)),
+        };
         self.segment = Some(Arc::clone(&segment));
         Ok(segment)
     }
@@ -193,13 +249,15 @@ impl Cursor {
         }
         let base = size.base_of(self.position);
         let next = size.next_base(self.position);
-        let segments = self.wal.segments.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(segment) = segments.get(&base).cloned() else { return Ok(false) };
-        let goes_on = segments.contains_key(&next) && self.wal.appended() > next;
-        drop(segments);
-        if !goes_on {
+        if self.wal.appended() <= next || !self.wal.segments.has(next) {
             return Ok(false);
         }
+        let current = self.segment.as_ref().filter(|segment| segment.base() == base);
+        let segment = match current {
+            Some(segment) => Some(Arc::clone(segment)),
+            None => self.wal.segments.get(base)?,
+        };
+        let Some(segment) = segment else { return Ok(false) };
         let lsn = Lsn::new(self.position.get() - SEAL_LEN);
         let header = segment.read(lsn, RECORD_HEADER_LEN)?;
         let before = RecordHeader::decode(&header, lsn, segment.seed);
@@ -211,62 +269,12 @@ impl Cursor {
     }
 }
 
-fn corrupt(segment: &Segment, at: Lsn, evidence: Lsn, what: &dyn std::fmt::Display) -> WalError {
-    WalError::Corrupt { path: segment.path.clone(), at, evidence, what: what.to_string() }
+/// Whether a position is one that the log has not trimmed.
+fn check_kept(log: &Log, at: Lsn) -> Result<(), WalError> {
+    let oldest = log.oldest().end;
+    if at < oldest { Err(WalError::Lagged { at, oldest }) } else { Ok(()) }
 }
 
-impl Wal {
-    /// The digest of everything below `lsn`, which must be the end of a record. Reads up to two
-    /// segments.
-    ///
-    /// # Errors
-    /// [`WalError::NoBoundary`] if it is not, or what reading says.
-    pub fn digest_at(&self, lsn: Lsn) -> Result<Digest, WalError> {
-        if lsn == Lsn::ZERO {
-            return Ok(Digest::EMPTY);
-        }
-        {
-            let tail = self.tail();
-            if self.appended() == lsn {
-                return Ok(tail.digest);
-            }
-        }
-        if let Some(next) = self.history().starts().iter().find(|s| s.previous_end == lsn) {
-            return Ok(next.digest);
-        }
-        let base = self.control().segment_size.base_of(lsn);
-        let first = SegmentSize::first_record(base);
-        let mut digest = self.digest_at_base(base)?;
-        if lsn == base {
-            return Ok(digest);
-        }
-        let mut cursor = self.cursor(first, Level::Appended)?;
-        while cursor.position() < lsn {
-            let record = cursor.next_record()?.ok_or(WalError::NoBoundary(lsn))?;
-            digest = digest.with(&record.header);
-        }
-        if cursor.position() == lsn { Ok(digest) } else { Err(WalError::NoBoundary(lsn)) }
-    }
-
-    /// The digest of everything before the segment at `base`: told by its own BARRIER, or by the
-    /// SEAL before it.
-    fn digest_at_base(&self, base: Lsn) -> Result<Digest, WalError> {
-        let first = SegmentSize::first_record(base);
-        if let Some(start) = self.history().starts().iter().find(|start| start.first == first) {
-            return Ok(start.digest);
-        }
-        let size = self.control().segment_size;
-        let before = Lsn::new(base.get().saturating_sub(size.bytes()));
-        let mut cursor = self.cursor(SegmentSize::first_record(before), Level::Appended)?;
-        while let Some(record) = cursor.next_record()? {
-            if record.header.kind == RecordKind::Seal {
-                let sealed = record.payload.first_chunk().copied().unwrap_or_default();
-                return Ok(Digest(u64::from_le_bytes(sealed)).with(&record.header));
-            }
-            if size.base_of(record.header.lsn) != before {
-                break;
-            }
-        }
-        Err(WalError::NoBoundary(base))
-    }
+fn corrupt(segment: &Segment, at: Lsn, evidence: Lsn, what: &dyn std::fmt::Display) -> WalError {
+    WalError::Corrupt { path: segment.path.clone(), at, evidence, what: what.to_string() }
 }

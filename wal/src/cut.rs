@@ -18,9 +18,10 @@ use crate::crash;
 use crate::disk::{Access, Disk};
 use crate::error::{AtPath, WalError};
 use crate::header::SegmentHeader;
+use crate::newest::files_from;
 use crate::planted::{Bug, planted};
 use crate::recovery::take_lock;
-use crate::scan::{SegmentFile, parse, segment_files};
+use crate::scan::{SegmentFile, parse};
 use crate::segment::create;
 use crate::wal::Options;
 
@@ -50,11 +51,19 @@ pub fn cut(dir: &Path, to: Lsn, options: &Options) -> Result<CutReport, WalError
     control::read(disk, dir)?; // Before the lock file is made: an empty folder stays empty.
     let _lock = take_lock(disk, dir)?;
     let (mut control, _) = control::read(disk, dir)?;
-    let files = segment_files(disk, dir, control.log, control.segment_size)?;
+    if to < control.oldest.end {
+        return Err(WalError::Lagged { at: to, oldest: control.oldest.end });
+    }
+    let files = files_from(disk, dir, &control, before(to))?;
     let mut report = measure(&files, to)?;
     drop(files);
     report.bundle = apply(dir, &mut control, to, options)?;
     Ok(report)
+}
+
+/// A place in the segment that holds the record which ends at `to`.
+fn before(to: Lsn) -> Lsn {
+    Lsn::new(to.get().saturating_sub(1))
 }
 
 /// Counts what lies behind `to`, and checks that a record ends there.
@@ -94,6 +103,7 @@ pub(crate) fn apply(
     if !planted(Bug::DurableNotLowered) {
         control.durable = control.durable.min(to);
     }
+    control.clamp_slots(to);
     control::write(&*options.disk, dir, control)?;
     finish(dir, control, options)
 }
@@ -106,11 +116,11 @@ pub(crate) fn finish(
 ) -> Result<PathBuf, WalError> {
     let Some(mark) = control.cut else { return Ok(PathBuf::new()) };
     let disk = &*options.disk;
-    let salvage = options.salvage_dir.clone().unwrap_or_else(|| dir.join("salvage"));
+    let salvage = salvage_dir(dir, options.salvage_dir.as_deref());
     let bundle = salvage.join(format!("{:020}-{:016x}", mark.to.get(), mark.nonce));
     disk.create_dir_all(&bundle).at("creating", &bundle)?;
     // The newest first: what is left is a log without a gap after every step.
-    let mut files = segment_files(disk, dir, control.log, control.segment_size)?;
+    let mut files = files_from(disk, dir, control, before(mark.to))?;
     if !planted(Bug::CutOldestFirst) {
         files.reverse();
     }
@@ -144,6 +154,11 @@ pub(crate) fn finish(
     }
     control::write(disk, dir, control)?;
     Ok(bundle)
+}
+
+/// Where bundles go.
+pub(crate) fn salvage_dir(dir: &Path, configured: Option<&Path>) -> PathBuf {
+    configured.map_or_else(|| dir.join("salvage"), Path::to_owned)
 }
 
 fn sync_bundle(disk: &dyn Disk, bundle: &Path, salvage: &Path) -> Result<(), WalError> {

@@ -97,6 +97,14 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// [`io::ErrorKind::WouldBlock`] if it is locked already; or what the operating system says.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;
 
+    /// Whether a folder lies in memory, where nothing outlives a power cut.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn is_in_memory(&self, _dir: &Path) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// A number that no other call returns.
     fn nonce(&self) -> u64 {
         use std::hash::{BuildHasher, Hasher, RandomState};
@@ -157,6 +165,10 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// What the operating system says. The caller never believes a later success.
     fn sync(&self) -> io::Result<()>;
+
+    /// Lets go of what the page cache holds of the file, as far as that can be: the next read is
+    /// of the disk.
+    fn forget_cached(&self) {}
 
     /// Maps the first `len` bytes, and makes them resident. The file must keep that length.
     ///
@@ -241,17 +253,32 @@ impl Disk for FileDisk {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Box::new(LockedFile { _file: file }))
+        Ok(Box::new(LockedFile { file }))
+    }
+
+    fn is_in_memory(&self, dir: &Path) -> io::Result<bool> {
+        const TMPFS_MAGIC: i64 = 0x0102_1994;
+        const RAMFS_MAGIC: i64 = 0x8584_58f6;
+        let kind = rustix::fs::statfs(dir)?.f_type as i64;
+        Ok([TMPFS_MAGIC, RAMFS_MAGIC].contains(&kind))
     }
 }
 
-/// The lock goes with the descriptor.
+/// The lock goes with the open file.
 #[derive(Debug)]
 struct LockedFile {
-    _file: File,
+    file: File,
 }
 
 impl DiskLock for LockedFile {}
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        // A process that is being started holds every open file of this one for a moment. Closing
+        // ours would leave the lock with it.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+}
 
 /// An open file of the real disk.
 #[derive(Debug)]
@@ -272,6 +299,11 @@ impl DiskFile for OpenFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn forget_cached(&self) {
+        // Pages that are mapped or dirty stay; a scrub then sees what readers see.
+        let _ = fadvise(&self.0, 0, None, Advice::DontNeed);
     }
 
     fn map(&self, len: usize) -> io::Result<Arc<Mapping>> {

@@ -1,10 +1,19 @@
 //! What can go wrong with a log.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 use towline_protocol::epoch::{Epoch, HistoryError};
 use towline_protocol::lsn::Lsn;
 use towline_protocol::record::RecordError;
+
+use crate::segments::{COLD_SEGMENTS, MAPPED_SEGMENTS};
+
+/// So many files one log has open at most, while it is open: its older segments, its mapped ones,
+/// the ready one, the lock, and those that a call opens for itself. Cursors add one each.
+pub const OPEN_FILES_MAX: usize = COLD_SEGMENTS + MAPPED_SEGMENTS + 8;
 
 /// Why a log can not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +92,17 @@ pub enum WalError {
         /// The limit in bytes.
         max: u64,
     },
+    /// A claim that was committed before it was full.
+    #[error(
+        "a claim of {len} bytes was committed with {filled} of them filled: its place is an \
+        ABORT record now; fill all of it first"
+    )]
+    Unfilled {
+        /// What was reserved, in bytes.
+        len: u32,
+        /// How many were filled.
+        filled: u32,
+    },
     /// Records that do not follow on the end of this log.
     #[error("a record for Lsn {got} does not follow on this log's end; {expected} does")]
     Gap {
@@ -110,9 +130,56 @@ pub enum WalError {
     /// A position that is not the boundary of a record, or not in the log.
     #[error("Lsn {0} is no record boundary of this log")]
     NoBoundary(Lsn),
+    /// A position whose records were trimmed: whoever stands there fell behind.
+    #[error(
+        "Lsn {at} is trimmed; the log begins at {oldest}. Read on from there if what is \
+        between is not needed, or take a snapshot"
+    )]
+    Lagged {
+        /// The position.
+        at: Lsn,
+        /// The lowest position of the log.
+        oldest: Lsn,
+    },
+    /// A slot that can not be made or moved.
+    #[error("slot {name:?}: {what}")]
+    Slot {
+        /// Its name.
+        name: String,
+        /// Why not.
+        what: String,
+    },
+    /// Bytes that do not repair a damaged place. Its segment was not changed.
+    #[error("no repair at Lsn {at}: {what}. That segment was not changed")]
+    Repair {
+        /// Where they fail to.
+        at: Lsn,
+        /// Why.
+        what: String,
+    },
     /// More epochs than a history holds, or one that does not follow.
     #[error(transparent)]
     History(#[from] HistoryError),
+    /// The file system is read-only, or this process may not do that there.
+    #[error("{what} {}: {source}. Mount it for writing, or give this process the rights to the \
+        folder and all files in it", .path.display())]
+    NotWritable {
+        /// What was being done.
+        what: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The process, or the system, has as many files open as it may.
+    #[error("{what} {}: too many files are open. A log needs up to {OPEN_FILES_MAX} of them, \
+        however long it is: raise the limit (ulimit -n)", .path.display())]
+    TooManyFiles {
+        /// What was being done.
+        what: &'static str,
+        /// To which file.
+        path: PathBuf,
+    },
     /// The operating system refused.
     #[error("{what} {}: {source}", .path.display())]
     Io {
@@ -128,6 +195,10 @@ pub enum WalError {
     Closed,
 }
 
+fn is_errno(error: &std::io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}
+
 /// Names what failed on which file.
 pub(crate) trait AtPath<T> {
     fn at(self, what: &'static str, path: &Path) -> Result<T, WalError>;
@@ -137,10 +208,19 @@ impl<T, E: Into<std::io::Error>> AtPath<T> for Result<T, E> {
     fn at(self, what: &'static str, path: &Path) -> Result<T, WalError> {
         self.map_err(|source| {
             let source = source.into();
-            if source.kind() == std::io::ErrorKind::StorageFull {
-                return WalError::NoSpace(format!("{what} {}: {source}", path.display()));
+            let path = path.to_owned();
+            if [Errno::MFILE, Errno::NFILE].iter().any(|it| is_errno(&source, *it)) {
+                return WalError::TooManyFiles { what, path };
             }
-            WalError::Io { what, path: path.to_owned(), source }
+            match source.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                    WalError::NoSpace(format!("{what} {}: {source}", path.display()))
+                }
+                ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+                    WalError::NotWritable { what, path, source }
+                }
+                _ => WalError::Io { what, path, source },
+            }
         })
     }
 }

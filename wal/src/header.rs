@@ -3,6 +3,8 @@
 //! Everything lies in its first sector, so that rewriting it (when a ready segment is taken by
 //! another epoch than it was made for) leaves the old header or the new one.
 
+use std::path::Path;
+
 use towline_protocol::epoch::Epoch;
 use towline_protocol::frame::SegmentIdentity;
 use towline_protocol::id::LogId;
@@ -10,7 +12,9 @@ use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::HeaderSeed;
 use towline_protocol::wire::{Reader, WireError, Writer};
 
+use crate::error::WalError;
 use crate::planted::{Bug, planted};
+use crate::segment::named_base;
 
 /// The format this version writes.
 pub(crate) const FORMAT_VERSION: u16 = 1;
@@ -44,6 +48,27 @@ impl SegmentHeader {
         SegmentIdentity { base: self.base, epoch: self.epoch, nonce: self.nonce }
     }
 
+    /// Checks that a file with this header is a segment of that log, and the one its name says.
+    pub(crate) fn check_place(
+        &self,
+        path: &Path,
+        log: LogId,
+        size: SegmentSize,
+    ) -> Result<(), WalError> {
+        let foreign = |what: String| Err(WalError::Foreign { path: path.to_owned(), what });
+        if self.log != log {
+            return foreign(format!("it is of log {}, this is log {log}", self.log));
+        }
+        if self.size != size {
+            let (is, says) = (self.size.bytes(), size.bytes());
+            return foreign(format!("its segments have {is} bytes, this log's {says}"));
+        }
+        if named_base(path) != Some(self.base) {
+            return foreign(format!("its header says that it is segment {}", self.base));
+        }
+        Ok(())
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
         writer.bytes(MAGIC).u16(FORMAT_VERSION).u128(self.log.0).lsn(self.base).epoch(self.epoch);
@@ -56,23 +81,26 @@ impl SegmentHeader {
     }
 
     /// Reads a header page; `Err(Ok(version))` for one of a later version.
+    ///
+    /// The checksum is looked at before the version: a rotten version is damage, and no reason to
+    /// upgrade anything. Every version keeps both where they are.
     pub(crate) fn decode(page: &[u8]) -> Result<Self, Result<u16, WireError>> {
-        let mut reader = Reader::new(page);
-        let fields = |error| Err(error);
-        if reader.bytes("magic", 8).map_err(fields)? != MAGIC {
-            return Err(Err(WireError::invalid("magic", "this is no segment")));
-        }
-        let version = reader.u16("version").map_err(fields)?;
-        if version > FORMAT_VERSION {
-            return Err(Ok(version));
-        }
-        let header = Self::decode_fields(&mut reader).map_err(Err)?;
-        let crc = reader.u32("crc").map_err(fields)?;
-        let is_whole = crc32fast::hash(&page[..FIELDS_LEN]) == crc;
+        let (fields, rest) =
+            page.split_at_checked(FIELDS_LEN).ok_or(Err(WireError::Short { field: "header" }))?;
+        let crc = rest.first_chunk().copied().unwrap_or_default();
+        let is_whole = crc32fast::hash(fields) == u32::from_le_bytes(crc);
         if !is_whole && !planted(Bug::SegmentChecksumIgnored) {
             return Err(Err(WireError::invalid("crc", "the header's checksum does not match")));
         }
-        Ok(header)
+        let mut reader = Reader::new(fields);
+        if reader.bytes("magic", 8).map_err(Err)? != MAGIC {
+            return Err(Err(WireError::invalid("magic", "this is no segment")));
+        }
+        let version = reader.u16("version").map_err(Err)?;
+        if version > FORMAT_VERSION {
+            return Err(Ok(version));
+        }
+        Self::decode_fields(&mut reader).map_err(Err)
     }
 
     fn decode_fields(reader: &mut Reader<'_>) -> Result<Self, WireError> {
@@ -114,8 +142,15 @@ mod tests {
         for bit in 0..(FIELDS_LEN + 4) * 8 {
             let mut damaged = page.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(SegmentHeader::decode(&damaged).is_err(), "bit {bit}");
+            // Damage, wherever it is, and never another version.
+            assert!(matches!(SegmentHeader::decode(&damaged), Err(Err(_))), "bit {bit}");
         }
+        let mut newer = page.clone();
+        newer[8] += 1;
+        let crc = crc32fast::hash(&newer[..FIELDS_LEN]);
+        newer[FIELDS_LEN..FIELDS_LEN + 4].copy_from_slice(&crc.to_le_bytes());
+        assert!(matches!(SegmentHeader::decode(&newer), Err(Ok(2))));
+        assert!(SegmentHeader::decode(&page[..FIELDS_LEN + 3]).is_err());
     }
 
     #[test]

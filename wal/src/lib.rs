@@ -13,25 +13,36 @@
 
 #![deny(unsafe_code)]
 
+mod check;
+mod claim;
 mod control;
 mod crash;
 mod cursor;
+mod cursor_wait;
 mod cut;
+mod digests;
 mod disk;
 mod error;
 mod header;
 mod log;
 mod map;
+mod newest;
 pub mod planted;
 mod provision;
 mod reader;
 mod receive;
 mod recovery;
+mod repair;
+mod report;
 mod scan;
+mod scrub;
 mod segment;
+mod segments;
 pub mod simulated;
+mod slots;
 mod state;
 mod sync;
+mod trim;
 mod wal;
 
 #[cfg(test)]
@@ -40,16 +51,22 @@ extern crate self as towline_wal;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+pub use check::{DAMAGE_MAX, Damage, SegmentCheck};
+pub use claim::Claim;
 pub use control::{
     CLUSTER_NAME_LEN_MAX, Control, CutMark, Founding, Role, found, found_on, read_control,
     read_control_on,
 };
-pub use cursor::{Chunk, Cursor, Level, Record};
+pub use cursor::{Chunk, Cursor, Level, PINNED_SEGMENTS_MAX, Record};
 pub use cut::{CutReport, cut};
 pub use disk::{Access, Disk, DiskFile, DiskLock, FileDisk, Mapping};
-pub use error::WalError;
+pub use error::{OPEN_FILES_MAX, WalError};
 pub use log::{Appended, Log};
 pub use reader::{LogReader, ReadRecord, Verdict, read_log, read_log_on};
-pub use recovery::Report;
+pub use repair::{RepairReport, repair};
+pub use report::{Report, Witness};
+pub use scrub::Scrub;
+pub use slots::{SLOT_NAME_LEN_MAX, SLOTS_MAX, Slot};
 pub use towline_protocol::frame::SegmentIdentity;
-pub use wal::{Options, Wal};
+pub use trim::{Oldest, TrimReport};
+pub use wal::{Options, SyncMode, Wal};

@@ -8,9 +8,9 @@
 //! as many threads as there are writers. Whoever completes the oldest reservation publishes the
 //! finished prefix; nobody waits for a predecessor.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -29,7 +29,8 @@ use crate::header::SegmentHeader;
 use crate::planted::{Bug, planted};
 use crate::provision::{Ready, next_header};
 use crate::segment::Segment;
-use crate::wal::Options;
+use crate::segments::Segments;
+use crate::wal::{Options, SyncMode};
 
 /// A SEAL's length in the log: room for one is kept at the end of every segment.
 pub(crate) const SEAL_LEN: u64 = stored_len(8);
@@ -37,8 +38,6 @@ pub(crate) const SEAL_LEN: u64 = stored_len(8);
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a wait lasts before it looks at its deadline.
 const MOVED_CHECK: Duration = Duration::from_millis(50);
-/// So many of the newest segments stay mapped; readers of older ones use pread.
-const MAPPED_SEGMENTS: usize = 3;
 
 /// A record in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +53,7 @@ pub struct Appended {
 pub struct Log {
     pub(crate) dir: PathBuf,
     pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) salvage_dir: Option<PathBuf>,
     pub(crate) size: SegmentSize,
     pub(crate) control: Mutex<Control>,
     pub(crate) tail: Mutex<Tail>,
@@ -67,13 +67,19 @@ pub struct Log {
     pub(crate) syncing: Mutex<bool>,
     /// Woken when a sync has ended.
     pub(crate) synced: Condvar,
-    pub(crate) segments: RwLock<BTreeMap<Lsn, Arc<Segment>>>,
+    pub(crate) segments: Segments,
+    /// Held while the log's beginning moves on: one trim at a time, and no new slot meanwhile.
+    pub(crate) trimming: Mutex<()>,
     /// The epoch history and the terms of what is in the log.
     pub(crate) lineage: Mutex<(History, Terms)>,
     pub(crate) poison: Mutex<Option<String>>,
     pub(crate) provision: Ready,
     /// Whether there are threads that sync and provision; otherwise whoever waits does.
-    threads: bool,
+    pub(crate) threads: bool,
+    /// When the log's own thread syncs.
+    pub(crate) sync_mode: SyncMode,
+    /// When the sync that runs began.
+    pub(crate) sync_began: Mutex<Option<Instant>>,
 }
 
 /// The end of the log, where records are added.
@@ -93,8 +99,9 @@ pub(crate) struct Tail {
     pub(crate) unsynced: Vec<Arc<Segment>>,
     /// How many threads wait on `moved`: waking nobody would cost a system call.
     waiters: usize,
-    /// Whether the syncer's thread waits on `unsynced`.
-    pub(crate) syncer_sleeps: bool,
+    /// How far the log has to be appended for the syncer's thread to be woken on `unsynced`, if
+    /// it is to be.
+    pub(crate) wake_syncer_at: Option<Lsn>,
     pub(crate) stop: bool,
 }
 
@@ -110,16 +117,16 @@ pub(crate) struct InFlight {
     done: Option<RecordHeader>,
 }
 
-struct Reserved {
-    segment: Arc<Segment>,
-    lsn: Lsn,
-    sync_lsn: Lsn,
+pub(crate) struct Reserved {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) lsn: Lsn,
+    pub(crate) sync_lsn: Lsn,
 }
 
 /// What recovery hands to a new [`Log`].
 pub(crate) struct Recovered {
     pub(crate) control: Control,
-    pub(crate) segments: BTreeMap<Lsn, Arc<Segment>>,
+    pub(crate) segments: Segments,
     pub(crate) tail: Option<Arc<Segment>>,
     pub(crate) end: Lsn,
     pub(crate) sealed: bool,
@@ -141,12 +148,13 @@ impl Log {
             digest,
             unsynced,
             waiters: 0,
-            syncer_sleeps: false,
+            wake_syncer_at: None,
             stop: false,
         };
         Self {
             dir: dir.to_owned(),
             disk: options.disk,
+            salvage_dir: options.salvage_dir,
             size: recovered.control.segment_size,
             control: Mutex::new(recovered.control),
             tail: Mutex::new(tail),
@@ -156,11 +164,14 @@ impl Log {
             flushed: watch::Sender::new(end),
             syncing: Mutex::new(false),
             synced: Condvar::new(),
-            segments: RwLock::new(recovered.segments),
+            segments: recovered.segments,
+            trimming: Mutex::new(()),
             lineage: Mutex::new((recovered.history, recovered.terms)),
             poison: Mutex::new(None),
             provision: Ready::new(ready),
             threads: options.threads,
+            sync_mode: options.sync_mode,
+            sync_began: Mutex::new(None),
         }
     }
 
@@ -169,23 +180,23 @@ impl Log {
     /// # Errors
     /// [`WalError`]; the record is then not in the log.
     pub fn append(&self, kind: RecordKind, tag: u16, payload: &[u8]) -> Result<Appended, WalError> {
-        let len = self.check_len(payload)?;
-        let Reserved { segment, lsn, sync_lsn } = self.reserve(len)?;
+        let len = self.check_len(payload.len())?;
+        let Reserved { segment, lsn, sync_lsn } = self.reserve_place(len)?;
         let header = RecordHeader::new(kind, tag, lsn, sync_lsn, payload);
         put(&segment, &header, payload);
         self.publish(lsn, header);
         Ok(Appended { lsn, end: header.end() })
     }
 
-    fn check_len(&self, payload: &[u8]) -> Result<u32, WalError> {
+    pub(crate) fn check_len(&self, payload_len: usize) -> Result<u32, WalError> {
         let max = self.size.max_payload().min(u64::from(RECORD_PAYLOAD_MAX));
-        match u32::try_from(payload.len()) {
+        match u32::try_from(payload_len) {
             Ok(len) if u64::from(len) <= max => Ok(len),
-            _ => Err(WalError::TooLarge { len: payload.len(), max }),
+            _ => Err(WalError::TooLarge { len: payload_len, max }),
         }
     }
 
-    fn reserve(&self, len: u32) -> Result<Reserved, WalError> {
+    pub(crate) fn reserve_place(&self, len: u32) -> Result<Reserved, WalError> {
         let needed = stored_len(len) + SEAL_LEN;
         let mut tail = self.tail();
         loop {
@@ -278,25 +289,12 @@ impl Log {
         tail.reserved = first;
         tail.sealed = false;
         tail.unsynced.push(Arc::clone(&segment));
-        self.register(segment);
+        self.segments.enter(segment, *self.flushed.borrow());
         self.provision.want();
         Ok(tail)
     }
 
-    /// Adds a segment for readers, and lets go of the mapping of one that is old by now.
-    fn register(&self, segment: Arc<Segment>) {
-        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        segments.insert(segment.base(), segment);
-        let flushed = *self.flushed.borrow();
-        let old = segments.values().rev().skip(MAPPED_SEGMENTS).find(|old| old.is_mapped());
-        let old = old.filter(|old| old.header.size.next_base(old.base()) <= flushed).cloned();
-        // One that can not be opened again stays mapped, and is tried at the next turn.
-        if let Some(Ok(cold)) = old.map(|old| old.cold()) {
-            segments.insert(cold.base(), Arc::new(cold));
-        }
-    }
-
-    fn publish(&self, lsn: Lsn, header: RecordHeader) {
+    pub(crate) fn publish(&self, lsn: Lsn, header: RecordHeader) {
         let mut tail = self.tail();
         let entry = tail.in_flight.iter_mut().find(|entry| entry.lsn == lsn);
         entry.expect("a reservation stays until it is published").done = Some(header);
@@ -343,7 +341,7 @@ impl Log {
         assert_eq!(header.lsn.max(*self.appended.borrow()), header.lsn, "records are in order");
         tail.digest = tail.digest.with(header);
         self.appended.send_replace(header.end());
-        if std::mem::take(&mut tail.syncer_sleeps) {
+        if tail.wake_syncer_at.take_if(|at| *at <= header.end()).is_some() {
             self.unsynced.notify_one();
         }
     }
@@ -448,11 +446,18 @@ impl Log {
         if tail.stop { Err(WalError::Closed) } else { Ok(()) }
     }
 
+    /// Wakes those who watch the watermarks, which stay as they are: nothing more will come.
+    pub(crate) fn wake_watchers(&self) {
+        self.flushed.send_modify(|_| {});
+        self.appended.send_modify(|_| {});
+    }
+
     pub(crate) fn stop(&self) {
         self.tail().stop = true;
         self.unsynced.notify_all();
         self.moved.notify_all();
         self.provision.stop();
+        self.wake_watchers();
     }
 }
 

@@ -130,6 +130,8 @@ impl Drop for Mapping {
 struct Published {
     mapping: Arc<Mapping>,
     range: Range<usize>,
+    /// Counts, for whoever handed the bytes out, how many of them are still held.
+    _pin: Option<Arc<()>>,
 }
 
 impl AsRef<[u8]> for Published {
@@ -139,6 +141,6 @@ impl AsRef<[u8]> for Published {
 }
 
 /// Published bytes as `Bytes`, without a copy.
-pub(crate) fn share(mapping: &Arc<Mapping>, range: Range<usize>) -> Bytes {
-    Bytes::from_owner(Published { mapping: Arc::clone(mapping), range })
+pub(crate) fn share(mapping: &Arc<Mapping>, range: Range<usize>, pin: Option<Arc<()>>) -> Bytes {
+    Bytes::from_owner(Published { mapping: Arc::clone(mapping), range, _pin: pin })
 }

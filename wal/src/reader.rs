@@ -1,17 +1,19 @@
 //! Reading a folder without opening the log: no lock is taken and nothing is changed, so the log
 //! of a running node can be dumped and verified.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use towline_protocol::frame::SegmentIdentity;
-use towline_protocol::lsn::Lsn;
+use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{Digest, RecordError, RecordHeader, RecordKind};
 
-use crate::control::read_control_on;
+use crate::control::{Control, read_control_on};
 use crate::disk::{Disk, FileDisk};
 use crate::error::WalError;
-use crate::scan::{SegmentFile, promises_behind, segment_files};
+use crate::newest::{bases, files_from};
+use crate::report::{Evidence, Witness};
+use crate::scan::{SegmentFile, promises_behind};
 
 /// One record, and the file it lies in.
 #[derive(Clone, Debug)]
@@ -41,6 +43,8 @@ pub struct Verdict {
     pub what: String,
     /// Everything below is known to have been durable.
     pub evidence: Lsn,
+    /// Who says so.
+    pub witness: Witness,
 }
 
 impl Verdict {
@@ -55,65 +59,98 @@ impl Verdict {
 /// Reads every record of a folder in order; its [`Verdict`] is there once it has no more.
 #[derive(Debug)]
 pub struct LogReader {
-    files: Vec<SegmentFile>,
+    dir: PathBuf,
+    control: Control,
+    files: Vec<Place>,
     at: usize,
     /// Where the next record of the file should lie.
     next: Lsn,
     verdict: Verdict,
-    /// What the control file and the headers promised.
-    promised: Lsn,
-    /// Where a cut that is not finished ends the log, whatever is still there behind it.
-    cut: Option<Lsn>,
+    /// What the control file, the headers and the records promised.
+    promised: Evidence,
     done: bool,
+}
+
+/// A segment of a folder.
+#[derive(Debug)]
+enum Place {
+    /// One that is opened when its turn comes, so that a log's length costs no file descriptors.
+    Closed(Lsn),
+    Open(Box<SegmentFile>),
+    /// One that was read.
+    Done,
 }
 
 /// Reads the log of a folder, of a running node as well.
 ///
 /// # Errors
-/// [`WalError`] if the folder holds no log or a segment's header is damaged.
+/// [`WalError`] if the folder holds no log or a segment is missing.
 pub fn read_log(dir: &Path) -> Result<LogReader, WalError> {
-    read_log_on(&FileDisk, dir)
+    let control = read_control_on(&FileDisk, dir)?;
+    let files = bases(&FileDisk, dir, &control)?.into_iter().map(Place::Closed);
+    Ok(LogReader::new(dir, control, files.collect()))
 }
 
-/// Reads the log of a folder, as [`read_log`] does, from another disk.
+/// Reads the log of a folder, as [`read_log`] does, from another disk. Opens all segments at once.
 ///
 /// # Errors
-/// As [`read_log`].
+/// As [`read_log`], and if a segment's header is damaged.
 pub fn read_log_on(disk: &dyn Disk, dir: &Path) -> Result<LogReader, WalError> {
     let control = read_control_on(disk, dir)?;
-    let files = segment_files(disk, dir, control.log, control.segment_size)?;
-    let next = files.first().map_or(Lsn::ZERO, SegmentFile::first);
-    let promised = files.iter().map(|file| file.header.durable).fold(control.durable, Lsn::max);
-    let verdict = Verdict {
-        end: Lsn::ZERO,
-        digest: Digest::EMPTY,
-        records: 0,
-        bytes: 0,
-        stopped: next,
-        what: "there is no segment".to_owned(),
-        evidence: Lsn::ZERO,
-    };
-    let cut = control.cut.map(|mark| mark.to);
-    Ok(LogReader { files, at: 0, next, verdict, promised, cut, done: false })
+    let files = files_from(disk, dir, &control, control.oldest.base)?.into_iter();
+    let files = files.map(|file| Place::Open(Box::new(file)));
+    Ok(LogReader::new(dir, control, files.collect()))
 }
 
 impl LogReader {
+    fn new(dir: &Path, control: Control, files: Vec<Place>) -> Self {
+        let next = crate::trim::first_of(&control);
+        let verdict = Verdict {
+            end: control.oldest.end,
+            digest: control.oldest.digest,
+            records: 0,
+            bytes: 0,
+            stopped: next,
+            what: "there is no segment".to_owned(),
+            evidence: Lsn::ZERO,
+            witness: Witness::Nobody,
+        };
+        let promised = Evidence::default().or(control.durable, Witness::Control);
+        let dir = dir.to_owned();
+        Self { dir, control, files, at: 0, next, verdict, promised, done: false }
+    }
+
     /// Where and why the reading ended; `None` while there may be more.
     #[must_use]
     pub fn verdict(&self) -> Option<&Verdict> {
         self.done.then_some(&self.verdict)
     }
 
+    /// The segment at a place; `None` behind the last one.
+    fn open(&mut self, at: usize) -> Result<Option<&SegmentFile>, WalError> {
+        if let Some(Place::Closed(base)) = self.files.get(at) {
+            let file = SegmentFile::open(&FileDisk, &self.dir, *base, &self.control)?;
+            self.files[at] = Place::Open(Box::new(file));
+        }
+        Ok(match self.files.get(at) {
+            Some(Place::Open(file)) => Some(file),
+            _ => None,
+        })
+    }
+
     fn read_next(&mut self) -> Result<Option<ReadRecord>, WalError> {
-        if self.cut.is_some_and(|end| self.next >= end) {
+        let cut = self.control.cut.map(|mark| mark.to);
+        if cut.is_some_and(|end| self.next >= end) {
             self.verdict.stopped = self.next;
             "a cut that is not finished ends the log here".clone_into(&mut self.verdict.what);
             return Ok(None);
         }
-        let Some(file) = self.files.get(self.at) else { return Ok(None) };
-        match file.record(self.next)? {
+        let (at, next) = (self.at, self.next);
+        let Some(file) = self.open(at)? else { return Ok(None) };
+        let (segment, durable) = (file.header.identity(), file.header.durable);
+        match file.record(next)? {
             Ok(record) => {
-                let segment = file.header.identity();
+                self.promised = self.promised.or(durable, Witness::Segment(segment.base));
                 self.next = record.header.end();
                 self.take(&record.header);
                 let payload = record.payload.into();
@@ -129,16 +166,17 @@ impl LogReader {
         verdict.records += 1;
         verdict.bytes += header.stored_len();
         verdict.end = header.end();
-        self.promised = self.promised.max(header.sync_lsn);
+        self.promised = self.promised.or(header.sync_lsn, Witness::Record(header.lsn));
         if header.kind == RecordKind::Seal {
             self.enter_next("the next segment has no records");
         }
     }
 
     fn enter_next(&mut self, what: &str) {
-        let here = &self.files[self.at];
-        let base = here.header.size.next_base(here.base());
-        self.next = towline_protocol::lsn::SegmentSize::first_record(base);
+        if let Place::Open(here) = &self.files[self.at] {
+            self.next = SegmentSize::first_record(here.header.size.next_base(here.base()));
+        }
+        self.files[self.at] = Place::Done;
         self.at += 1;
         self.verdict.stopped = self.next;
         what.clone_into(&mut self.verdict.what);
@@ -148,12 +186,28 @@ impl LogReader {
     fn cross(&mut self, error: &RecordError) -> Result<Option<ReadRecord>, WalError> {
         self.verdict.stopped = self.next;
         self.verdict.what = error.to_string();
-        let Some(next) = self.files.get(self.at + 1) else { return Ok(None) };
-        if !next.follows(self.verdict.end, self.verdict.digest)? {
+        let (end, digest, at) = (self.verdict.end, self.verdict.digest, self.at + 1);
+        let Some(next) = self.open(at)? else { return Ok(None) };
+        if !next.follows(end, digest)? {
             return Ok(None);
         }
         self.enter_next("");
         self.read_next()
+    }
+
+    /// Everything that promised something: what was read, and what lies behind.
+    fn evidence(&mut self) -> Result<Evidence, WalError> {
+        let mut evidence = self.promised;
+        let stopped = self.verdict.stopped;
+        for at in self.at..self.files.len() {
+            let Some(file) = self.open(at)? else { continue };
+            let behind = promises_behind(std::slice::from_ref(file), stopped)?;
+            let (durable, base) = (file.header.durable, file.base());
+            evidence = evidence.or(durable, Witness::Segment(base));
+            evidence = evidence.or(behind.durable, behind.witness);
+            self.files[at] = Place::Done;
+        }
+        Ok(evidence)
     }
 }
 
@@ -169,10 +223,11 @@ impl Iterator for LogReader {
             self.done = true;
         }
         if matches!(read, Ok(None)) {
-            match promises_behind(&self.files, self.verdict.stopped) {
-                Ok(behind) => {
-                    let evidence = behind.max(self.promised);
-                    self.verdict.evidence = evidence.min(self.cut.unwrap_or(evidence));
+            match self.evidence() {
+                Ok(evidence) => {
+                    let cut = self.control.cut.map(|mark| mark.to);
+                    self.verdict.evidence = evidence.durable.min(cut.unwrap_or(evidence.durable));
+                    self.verdict.witness = evidence.witness;
                 }
                 Err(error) => return Some(Err(error)),
             }

@@ -104,7 +104,12 @@ fn decode_barrier(payload: &[u8], sender: SegmentIdentity) -> Result<Barrier, Wa
     Ok(barrier)
 }
 
-fn take_record(bytes: &[u8], at: Lsn, seed: HeaderSeed) -> Result<(RecordHeader, &[u8]), WalError> {
+/// The peer's record that should lie at `at`, verified.
+pub(crate) fn take_record(
+    bytes: &[u8],
+    at: Lsn,
+    seed: HeaderSeed,
+) -> Result<(RecordHeader, &[u8]), WalError> {
     let bad = |source| WalError::Record { at, source };
     let header = RecordHeader::decode(bytes, at, seed).map_err(bad)?;
     let end = RECORD_HEADER_LEN + header.len as usize;

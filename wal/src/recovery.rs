@@ -1,14 +1,11 @@
 //! Opening a log: what is in it, what is torn, what is damaged.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use towline_protocol::barrier::Barrier;
 use towline_protocol::epoch::History;
-use towline_protocol::lsn::{Lsn, SegmentSize};
-use towline_protocol::record::{Digest, RECORD_HEADER_LEN, RecordHeader, RecordKind};
+use towline_protocol::lsn::Lsn;
 use towline_protocol::terms::Terms;
 
 use crate::control::{self, Control};
@@ -17,25 +14,14 @@ use crate::disk::{Disk, DiskLock};
 use crate::error::{AtPath, WalError};
 use crate::header::HEADER_PAGE_LEN;
 use crate::log::Recovered;
+use crate::newest::Newest;
 use crate::planted::{Bug, planted};
-use crate::scan::{Scan, SegmentFile, is_blank_behind, promises_behind, segment_files};
+use crate::report::{Evidence, Report, Witness};
+use crate::scan::{Scan, SegmentFile, promises_behind, stored_behind};
 use crate::segment::Segment;
+use crate::segments::Segments;
+use crate::trim;
 use crate::wal::Options;
-
-/// What opening found.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Report {
-    /// The end of the newest record; [`Lsn::ZERO`] if there is none.
-    pub end: Lsn,
-    /// Everything below was known to be durable before.
-    pub evidence: Lsn,
-    /// Where a torn tail was cut off, and what was there.
-    pub torn: Option<(Lsn, String)>,
-    /// Where the torn tail is kept.
-    pub bundle: Option<PathBuf>,
-    /// How long it took; not measured for a log without threads.
-    pub took: Duration,
-}
 
 /// Takes a folder's lock, or says that somebody else has it.
 pub(crate) fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn DiskLock>, WalError> {
@@ -62,80 +48,74 @@ pub(crate) fn recover(
         disk.sync_dir(dir).at("syncing", dir)?;
     }
     let (mut control, rewrite) = control::read(disk, dir)?;
-    cut::finish(dir, &mut control, options)?;
-    let mut files = segment_files(disk, dir, control.log, control.segment_size)?;
-    let mut scan = scan_tail(&files, &control)?;
-    let mut report = Report { end: scan.end, ..Report::default() };
-    report.evidence = evidence(&files, &scan, &control, options)?;
-    if report.evidence > scan.stopped {
-        return Err(corrupt(dir, &files, &scan, report.evidence));
-    }
-    if !is_clean(&files, &scan)? && !planted(Bug::TornTailLeftInPlace) {
-        report.torn = Some((scan.stopped, scan.why.clone()));
-        report.bundle = Some(cut::apply(dir, &mut control, scan.end, options)?);
-        files = segment_files(disk, dir, control.log, control.segment_size)?;
-        scan = scan_tail(&files, &control)?;
-        if scan.end != report.end {
-            // With the segments that are gone went what they promise, so this scan began further
-            // back, and met damage where the first one had no reason to look.
-            return Err(corrupt(dir, &files, &scan, report.end));
-        }
-    }
+    let finished_cut = control.cut.is_some();
+    let bundle = cut::finish(dir, &mut control, options)?;
+    let in_memory = disk.is_in_memory(dir).at("asking for the file system of", dir)?;
+    let mut report = Report { control_healed: rewrite, in_memory, ..Report::default() };
+    report.finished_cut = finished_cut.then_some(bundle);
+    let (newest, scan) = judge(dir, &mut control, options, &mut report)?;
+    // Only now that nothing is refused: files that a trim left behind may go.
+    let leftovers = trim::below(disk, dir, control.oldest.base)?;
+    report.finished_trim = trim::remove(disk, dir, &leftovers)?;
     // An epoch whose BARRIER was lost would come back once the log has grown past its place.
-    let mut history = control.history.clone();
+    let (history, slots) = (control.history.clone(), control.slots.clone());
     if !planted(Bug::EpochWithoutBarrier) {
-        history.cut(scan.end);
+        control.history.cut(scan.end);
     }
-    if rewrite || history != control.history {
-        control.history = history;
+    control.clamp_slots(scan.end);
+    if rewrite || history != control.history || slots != control.slots {
         control::write(disk, dir, &mut control)?;
     }
-    let recovered = open_segments(&options.disk, control, &files, &scan, report.evidence)?;
+    let recovered = open_segments(dir, &options.disk, control, &newest, &scan, &mut report)?;
+    report.scanned_bytes += newest.bytes_read();
     Ok((recovered, lock, report))
 }
 
-/// Scans what may not be on the disk, and a segment before it.
-fn scan_tail(files: &[SegmentFile], control: &Control) -> Result<Scan, WalError> {
-    if let Some(first) = files.first().filter(|first| first.base() != Lsn::ZERO) {
-        let dir = first.path.parent().unwrap_or(Path::new("")).to_owned();
-        return Err(WalError::MissingSegment { dir, base: Lsn::ZERO });
+/// Reads the newest segments, and judges what ends them: a torn tail is cut off, and corruption
+/// is an error.
+fn judge(
+    dir: &Path,
+    control: &mut Control,
+    options: &Options,
+    report: &mut Report,
+) -> Result<(Newest, Scan), WalError> {
+    let disk = &*options.disk;
+    let newest = Newest::open(disk, dir, control, options.expect_durable)?;
+    let scan = newest.scan()?;
+    let evidence = evidence(&newest.files, &scan, control, options)?;
+    (report.evidence, report.witness) = (evidence.durable, evidence.witness);
+    report.end = scan.end;
+    report.segments = newest.segments;
+    report.discarded.clone_from(&newest.discarded);
+    report.scanned_from = newest.files.get(newest.from).map_or(Lsn::ZERO, SegmentFile::first);
+    if evidence.durable > scan.stopped {
+        return Err(corrupt(dir, &newest.files, &scan, evidence.durable));
     }
-    let made_ready = files.iter().map(|file| file.header.durable);
-    let durable = made_ready.fold(control.durable, Lsn::max);
-    let holds = files.iter().rposition(|file| file.base() <= durable).unwrap_or(0);
-    for from in (0..holds).rev() {
-        if let Some(before) = state_before(files, from)? {
-            return Scan::run(files, from, before, |_, _, _| {});
-        }
+    report.torn_bytes = torn_bytes(&newest.files, &scan)?;
+    if report.torn_bytes == 0 || planted(Bug::TornTailLeftInPlace) {
+        return Ok((newest, scan));
     }
-    Scan::run(files, 0, (Lsn::ZERO, Digest::EMPTY, false), |_, _, _| {})
+    report.torn = Some((scan.stopped, scan.why.clone()));
+    report.bundle = Some(cut::apply(dir, control, scan.end, options)?);
+    report.scanned_bytes += newest.bytes_read();
+    drop(newest);
+    let newest = Newest::open(disk, dir, control, options.expect_durable)?;
+    let scan = newest.scan()?;
+    if scan.end != report.end {
+        // With the segments that are gone went what they promise, so this scan began further
+        // back, and met damage where the first one had no reason to look.
+        return Err(corrupt(dir, &newest.files, &scan, report.end));
+    }
+    Ok((newest, scan))
 }
 
-/// The end, the digest and the seal of everything before a segment, if its own BARRIER or the
-/// SEAL before it tells.
-fn state_before(files: &[SegmentFile], at: usize) -> Result<Option<(Lsn, Digest, bool)>, WalError> {
-    let file = &files[at];
-    if let Ok(record) = file.record(file.first())? {
-        if record.header.kind == RecordKind::Barrier {
-            let barrier = Barrier::decode(&record.payload).ok();
-            return Ok(barrier.map(|it| (it.previous_end, it.digest, false)));
-        }
+impl Newest {
+    fn scan(&self) -> Result<Scan, WalError> {
+        Scan::run(&self.files, (self.from, 0), self.before)
     }
-    let Some(before) = at.checked_sub(1).map(|before| &files[before]) else { return Ok(None) };
-    let bytes = before.bytes()?;
-    let mut lsn = before.first();
-    loop {
-        let offset = usize::try_from(lsn.distance_from(before.base())).unwrap_or(usize::MAX);
-        let rest = bytes.get(offset..).unwrap_or_default();
-        let Ok(header) = RecordHeader::decode(rest, lsn, before.seed) else { return Ok(None) };
-        if header.kind == RecordKind::Seal {
-            let payload = rest.get(RECORD_HEADER_LEN..RECORD_HEADER_LEN + header.len as usize);
-            let payload = payload.filter(|payload| header.check_payload(payload).is_ok());
-            let sealed = payload.and_then(|payload| payload.first_chunk());
-            let digest = sealed.map(|digest| Digest(u64::from_le_bytes(*digest)).with(&header));
-            return Ok(digest.map(|digest| (header.end(), digest, true)));
-        }
-        lsn = header.end();
+
+    fn bytes_read(&self) -> u64 {
+        self.files.iter().map(SegmentFile::bytes_read).sum()
     }
 }
 
@@ -145,10 +125,13 @@ fn evidence(
     scan: &Scan,
     control: &Control,
     options: &Options,
-) -> Result<Lsn, WalError> {
-    let made_ready = files.iter().map(|file| file.header.durable).fold(Lsn::ZERO, Lsn::max);
+) -> Result<Evidence, WalError> {
+    let mut evidence = scan.promise.or(control.durable, Witness::Control);
+    for file in files {
+        evidence = evidence.or(file.header.durable, Witness::Segment(file.base()));
+    }
     let behind = promises_behind(files, scan.stopped)?;
-    Ok(behind.max(made_ready).max(scan.promise).max(control.durable).max(options.expect_durable))
+    Ok(evidence.or(behind.durable, behind.witness).or(options.expect_durable, Witness::Caller))
 }
 
 fn corrupt(dir: &Path, files: &[SegmentFile], scan: &Scan, evidence: Lsn) -> WalError {
@@ -170,29 +153,26 @@ fn corrupt(dir: &Path, files: &[SegmentFile], scan: &Scan, evidence: Lsn) -> Wal
     }
 }
 
-/// Whether nothing but zeros follows on the newest record, so that the log can go on in place.
-fn is_clean(files: &[SegmentFile], scan: &Scan) -> Result<bool, WalError> {
-    for file in files.iter().skip(scan.tail) {
-        if !is_blank_behind(file, scan.end)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// How much lies behind the newest record; none if the log can go on in place.
+fn torn_bytes(files: &[SegmentFile], scan: &Scan) -> Result<u64, WalError> {
+    let behind = files.iter().skip(scan.tail).map(|file| stored_behind(file, scan.end));
+    behind.sum()
 }
 
 /// Opens the segments, and takes to the disk what only the page cache may hold: after a failed
 /// sync the kernel believes that pages are clean which never arrived. So everything valid past
 /// the last promise is written again, and synced, before it counts as flushed.
 fn open_segments(
+    dir: &Path,
     disk: &Arc<dyn Disk>,
     control: Control,
-    files: &[SegmentFile],
+    newest: &Newest,
     scan: &Scan,
-    promise: Lsn,
+    report: &mut Report,
 ) -> Result<Recovered, WalError> {
-    let mut segments = BTreeMap::new();
+    let mut segments = Vec::new();
     let mut ready = None;
-    for (at, file) in files.iter().enumerate() {
+    for (at, file) in newest.files.iter().enumerate() {
         let holds_records = at <= scan.tail && file.first() < scan.end;
         if !holds_records {
             if ready.is_none() {
@@ -206,11 +186,15 @@ fn open_segments(
             }
             continue;
         }
-        let segment = Segment::open(disk, &file.path, at == scan.tail)?;
-        if file.header.size.next_base(file.base()) > promise {
-            make_durable(file, &segment, promise, scan.end)?;
+        let is_past_promise = file.header.size.next_base(file.base()) > report.evidence;
+        if is_past_promise || at == scan.tail {
+            let segment = Segment::open(disk, &file.path, at == scan.tail)?;
+            if is_past_promise {
+                report.rewritten_bytes += make_durable(file, &segment, report.evidence, scan.end)?;
+            }
+            segments.push(Arc::new(segment));
         }
-        segments.insert(file.base(), Arc::new(segment));
+        file.forget();
     }
     let mut history = control.history.clone();
     if !planted(Bug::EpochWithoutBarrier) {
@@ -221,8 +205,10 @@ fn open_segments(
             history.push(barrier.start(*first))?;
         }
     }
-    let terms = terms_of(files, &history, &control)?;
-    let tail = segments.last_key_value().map(|(_, segment)| Arc::clone(segment));
+    let terms = terms_of(dir, &**disk, &history, &control)?;
+    let tail = segments.last().map(Arc::clone);
+    let names = (control.log, control.segment_size);
+    let segments = Segments::new(disk, dir, names, control.oldest.base, segments);
     Ok(Recovered {
         control,
         segments,
@@ -236,12 +222,14 @@ fn open_segments(
     })
 }
 
+/// Writes what lies past the promise again and syncs it; returns how much.
 fn make_durable(
     file: &SegmentFile,
     segment: &Segment,
     promise: Lsn,
     end: Lsn,
-) -> Result<(), WalError> {
+) -> Result<u64, WalError> {
+    let mut written = 0;
     let from = promise.max(file.first());
     let to = end.min(file.header.size.next_base(file.base()));
     if from < to && !planted(Bug::TailNotRewritten) {
@@ -250,32 +238,36 @@ fn make_durable(
             |lsn: Lsn| usize::try_from(lsn.distance_from(file.base())).unwrap_or(usize::MAX);
         let valid = bytes.get(offset(from)..offset(to).min(bytes.len())).unwrap_or_default();
         segment.rewrite(from, valid)?;
+        written = valid.len() as u64;
         segment.rewrite(file.base(), bytes.get(..HEADER_PAGE_LEN).unwrap_or_default())?;
     }
-    segment.sync()
+    segment.sync()?;
+    Ok(written)
 }
 
 /// The terms of the log: the newest epoch's BARRIER says them.
 fn terms_of(
-    files: &[SegmentFile],
+    dir: &Path,
+    disk: &dyn Disk,
     history: &History,
     control: &Control,
 ) -> Result<Terms, WalError> {
     let Some(newest) = history.starts().last() else {
         return Ok(Terms::founding(control.founding_voters.clone()));
     };
-    let holds = |file: &&SegmentFile| SegmentSize::first_record(file.base()) == newest.first;
-    let missing = || WalError::NoBoundary(newest.first);
-    let file = files.iter().find(holds).ok_or_else(missing)?;
-    let record = file
-        .record(newest.first)?
-        .map_err(|source| WalError::Record { at: newest.first, source })?;
-    let barrier = Barrier::decode(&record.payload).map_err(|error| WalError::Corrupt {
+    if newest.first < trim::first_of(control) {
+        return control.trimmed_terms.clone().ok_or(WalError::NoBoundary(newest.first));
+    }
+    let base = control.segment_size.base_of(newest.first);
+    let file = SegmentFile::open(disk, dir, base, control)?;
+    let corrupt = |what: String| WalError::Corrupt {
         path: file.path.clone(),
         at: newest.first,
         evidence: control.durable,
-        what: error.to_string(),
-    })?;
+        what,
+    };
+    let record = file.record(newest.first)?.map_err(|error| corrupt(error.to_string()))?;
+    let barrier = Barrier::decode(&record.payload).map_err(|error| corrupt(error.to_string()))?;
     Ok(barrier.terms)
 }
 

@@ -2,7 +2,8 @@
 //! what stands behind the first one that is not valid.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use towline_protocol::barrier::Barrier;
 use towline_protocol::lsn::{Lsn, SegmentSize};
@@ -10,11 +11,14 @@ use towline_protocol::record::{
     Digest, HeaderSeed, RECORD_ALIGN, RECORD_HEADER_LEN, RecordError, RecordHeader, RecordKind,
 };
 
+use crate::control::Control;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{AtPath, WalError};
 use crate::header::{HEADER_PAGE_LEN, SegmentHeader};
+use crate::newest::Before;
 use crate::planted::{Bug, planted};
-use crate::segment::read_header;
+use crate::report::{Evidence, Witness};
+use crate::segment::{file_name, read_header};
 
 /// A segment's file, open for reading.
 #[derive(Debug)]
@@ -24,12 +28,29 @@ pub(crate) struct SegmentFile {
     pub(crate) seed: HeaderSeed,
     file: Arc<dyn DiskFile>,
     len: u64,
+    /// The whole file, from when it was first read until it is forgotten.
+    bytes: Mutex<Option<Arc<Vec<u8>>>>,
+    /// How many bytes of it were read.
+    read: AtomicU64,
 }
 
 impl SegmentFile {
-    fn open(disk: &dyn Disk, path: PathBuf) -> Result<Self, WalError> {
-        let file = disk.open(&path, Access::Read).at("opening", &path)?;
+    /// Opens the file of the segment at `base`, and checks that it is of this log and place.
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        dir: &Path,
+        base: Lsn,
+        control: &Control,
+    ) -> Result<Self, WalError> {
+        let path = dir.join(file_name(base));
+        let file = match disk.open(&path, Access::Read) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(WalError::MissingSegment { dir: dir.to_owned(), base });
+            }
+            opened => opened.at("opening", &path)?,
+        };
         let header = read_header(&*file, &path)?;
+        header.check_place(&path, control.log, control.segment_size)?;
         let len = file.len().at("reading", &path)?;
         if len != header.size.bytes() {
             // No crash does that: a file gets its name only once it has its whole length.
@@ -38,7 +59,14 @@ impl SegmentFile {
                 format!("it has {len} of {size} bytes; what follows on Lsn {end} is missing");
             return Err(WalError::Foreign { path, what });
         }
-        Ok(Self { path, header, seed: header.seed(), file, len })
+        let read = AtomicU64::new(HEADER_PAGE_LEN as u64);
+        let seed = header.seed();
+        Ok(Self { path, header, seed, file, len, bytes: Mutex::default(), read })
+    }
+
+    /// How many bytes of the file were read.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
     }
 
     pub(crate) const fn base(&self) -> Lsn {
@@ -50,31 +78,45 @@ impl SegmentFile {
     }
 
     /// The whole file; at most a segment's size.
-    pub(crate) fn bytes(&self) -> Result<Vec<u8>, WalError> {
-        let len = usize::try_from(self.len).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, 0).at("reading", &self.path)?;
+    pub(crate) fn bytes(&self) -> Result<Arc<Vec<u8>>, WalError> {
+        let mut held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = &*held {
+            return Ok(Arc::clone(bytes));
+        }
+        let bytes = Arc::new(self.read(0, self.len)?);
+        *held = Some(Arc::clone(&bytes));
+        Ok(bytes)
+    }
+
+    /// Lets go of the file's bytes.
+    pub(crate) fn forget(&self) {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// What lies between two offsets, or up to the file's end.
+    pub(crate) fn read(&self, from: u64, to: u64) -> Result<Vec<u8>, WalError> {
+        let len = to.min(self.len).saturating_sub(from);
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+        self.file.read_exact_at(&mut bytes, from).at("reading", &self.path)?;
+        self.read.fetch_add(len, Ordering::Relaxed);
         Ok(bytes)
     }
 
     /// The record at `lsn`.
     pub(crate) fn record(&self, lsn: Lsn) -> Result<Result<Parsed, RecordError>, WalError> {
         let offset = lsn.distance_from(self.base());
-        let mut header = [0; RECORD_HEADER_LEN];
         if offset + RECORD_HEADER_LEN as u64 > self.len {
             return Ok(Err(RecordError::Short));
         }
-        self.file.read_exact_at(&mut header, offset).at("reading", &self.path)?;
-        let header = match RecordHeader::decode(&header, lsn, self.seed) {
+        let behind = offset + RECORD_HEADER_LEN as u64;
+        let header = match RecordHeader::decode(&self.read(offset, behind)?, lsn, self.seed) {
             Ok(header) => header,
             Err(error) => return Ok(Err(error)),
         };
         if offset + header.stored_len() > self.len {
             return Ok(Err(RecordError::Short));
         }
-        let mut payload = vec![0; header.len as usize];
-        let at = offset + RECORD_HEADER_LEN as u64;
-        self.file.read_exact_at(&mut payload, at).at("reading", &self.path)?;
+        let payload = self.read(behind, behind + u64::from(header.len))?;
         Ok(header.check_payload(&payload).map(|()| Parsed { header, payload }))
     }
 }
@@ -117,45 +159,6 @@ pub(crate) fn parse(
     Ok((header, payload))
 }
 
-/// Every segment of a folder in order, each following on the one before.
-pub(crate) fn segment_files(
-    disk: &dyn Disk,
-    dir: &Path,
-    log: towline_protocol::id::LogId,
-    size: SegmentSize,
-) -> Result<Vec<SegmentFile>, WalError> {
-    let mut paths = disk.list(dir).at("reading", dir)?;
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "wal"));
-    paths.sort();
-    let mut files: Vec<SegmentFile> = Vec::new();
-    for path in paths {
-        let file = SegmentFile::open(disk, path)?;
-        let foreign = |what: String| Err(WalError::Foreign { path: file.path.clone(), what });
-        let header = file.header;
-        if header.log != log {
-            return foreign(format!("it is of log {}, this is log {log}", header.log));
-        }
-        if header.size != size {
-            let (is, says) = (header.size.bytes(), size.bytes());
-            return foreign(format!("its segments have {is} bytes, this log's {says}"));
-        }
-        let named = file.path.file_name().is_some_and(|name| {
-            name.to_str() == Some(crate::segment::file_name(header.base).as_str())
-        });
-        if !named {
-            return foreign(format!("its header says that it is segment {}", header.base));
-        }
-        if let Some(before) = files.last() {
-            let expected = size.next_base(before.base());
-            if header.base != expected {
-                return Err(WalError::MissingSegment { dir: dir.to_owned(), base: expected });
-            }
-        }
-        files.push(file);
-    }
-    Ok(files)
-}
-
 /// The valid records of some segments, and where and why they end.
 #[derive(Debug)]
 pub(crate) struct Scan {
@@ -167,7 +170,7 @@ pub(crate) struct Scan {
     pub(crate) sealed: bool,
     pub(crate) digest: Digest,
     /// The highest promise of any valid record.
-    pub(crate) promise: Lsn,
+    pub(crate) promise: Evidence,
     /// BARRIERs that were met, and where they lie.
     pub(crate) barriers: Vec<(Lsn, Barrier)>,
     /// Where the next record would lie in the file that holds the newest one.
@@ -177,60 +180,51 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
-    /// Scans from the beginning of `files[from]`, given the end of what is before it, its digest,
-    /// and whether it ends in a SEAL.
-    /// `each` sees every valid record.
+    /// Scans from the beginning of `files[from]`, given what is before it; `files[tail]` holds the
+    /// end of that.
     pub(crate) fn run(
         files: &[SegmentFile],
-        from: usize,
-        (end, digest, sealed): (Lsn, Digest, bool),
-        mut each: impl FnMut(&SegmentFile, &RecordHeader, &[u8]),
+        (from, tail): (usize, usize),
+        before: Before,
     ) -> Result<Self, WalError> {
         let mut scan = Self {
-            end,
-            tail: from,
-            sealed,
-            digest,
-            promise: Lsn::ZERO,
+            end: before.end,
+            tail,
+            sealed: before.sealed,
+            digest: before.digest,
+            promise: Evidence::default(),
             barriers: Vec::new(),
             stopped: files.get(from).map_or(Lsn::ZERO, SegmentFile::first),
             why: "there is no segment".to_owned(),
         };
         for (at, file) in files.iter().enumerate().skip(from) {
-            let bytes = file.bytes()?;
-            let goes_on = scan.segment(at, file, &bytes, &mut each);
+            let goes_on = scan.segment(at, file, &file.bytes()?);
             let next = files.get(at + 1).filter(|_| goes_on);
             let Some(next) = next else { break };
             if !scan.sealed && !next.follows(scan.end, scan.digest)? {
                 break;
             }
+            file.forget();
         }
         Ok(scan)
     }
 
     /// Scans one segment; `false` if it holds no valid record, so that nothing can follow.
-    fn segment(
-        &mut self,
-        at: usize,
-        file: &SegmentFile,
-        bytes: &[u8],
-        each: &mut impl FnMut(&SegmentFile, &RecordHeader, &[u8]),
-    ) -> bool {
+    fn segment(&mut self, at: usize, file: &SegmentFile, bytes: &[u8]) -> bool {
         let mut lsn = file.first();
         loop {
             let offset = usize::try_from(lsn.distance_from(file.base())).unwrap_or(usize::MAX);
             let parsed = parse(bytes, offset, lsn, file.seed)
                 .map_err(|error| error.to_string())
                 .and_then(|record| self.check(file, record));
-            let (header, payload) = match parsed {
-                Ok(record) => record,
+            let header = match parsed {
+                Ok(header) => header,
                 Err(why) => {
                     self.stopped = lsn;
                     self.why = why;
                     return lsn > file.first();
                 }
             };
-            each(file, &header, payload);
             self.take(at, header);
             lsn = header.end();
             if self.sealed {
@@ -242,11 +236,11 @@ impl Scan {
     }
 
     /// Checks what only the position and the digest so far can tell.
-    fn check<'a>(
+    fn check(
         &mut self,
         file: &SegmentFile,
-        (header, payload): (RecordHeader, &'a [u8]),
-    ) -> Result<(RecordHeader, &'a [u8]), String> {
+        (header, payload): (RecordHeader, &[u8]),
+    ) -> Result<RecordHeader, String> {
         let first = header.lsn == file.first();
         match header.kind {
             RecordKind::Barrier => {
@@ -269,22 +263,22 @@ impl Scan {
             }
             _ => {}
         }
-        Ok((header, payload))
+        Ok(header)
     }
 
     fn take(&mut self, at: usize, header: RecordHeader) {
         self.tail = at;
         self.end = header.end();
         self.digest = self.digest.with(&header);
-        self.promise = self.promise.max(header.sync_lsn);
+        self.promise = self.promise.or(header.sync_lsn, Witness::Record(header.lsn));
         self.sealed = header.kind == RecordKind::Seal;
     }
 }
 
 /// The highest promise of any valid header at or behind `from`: of records at every place one
 /// could lie, and of the segments' own headers.
-pub(crate) fn promises_behind(files: &[SegmentFile], from: Lsn) -> Result<Lsn, WalError> {
-    let mut promise = Lsn::ZERO;
+pub(crate) fn promises_behind(files: &[SegmentFile], from: Lsn) -> Result<Evidence, WalError> {
+    let mut promise = Evidence::default();
     if planted(Bug::PromisesBehindIgnored) {
         return Ok(promise);
     }
@@ -294,7 +288,7 @@ pub(crate) fn promises_behind(files: &[SegmentFile], from: Lsn) -> Result<Lsn, W
             continue;
         }
         if file.base() >= from {
-            promise = promise.max(file.header.durable);
+            promise = promise.or(file.header.durable, Witness::Segment(file.base()));
         }
         let bytes = file.bytes()?;
         let start = from.max(file.first()).distance_from(file.base());
@@ -304,19 +298,28 @@ pub(crate) fn promises_behind(files: &[SegmentFile], from: Lsn) -> Result<Lsn, W
         {
             let lsn = file.base().advance(offset as u64);
             if let Ok(header) = RecordHeader::decode(&bytes[offset..], lsn, file.seed) {
-                promise = promise.max(header.sync_lsn);
+                promise = promise.or(header.sync_lsn, Witness::Record(lsn));
             }
         }
     }
     Ok(promise)
 }
 
-/// Whether a file holds nothing but zeros behind `from`.
-pub(crate) fn is_blank_behind(file: &SegmentFile, from: Lsn) -> Result<bool, WalError> {
+/// How many bytes lie behind `from` in a file, up to the last one that is not zero.
+pub(crate) fn stored_behind(file: &SegmentFile, from: Lsn) -> Result<u64, WalError> {
+    const BLOCK_LEN: usize = 4096;
     let bytes = file.bytes()?;
     let offset = from.max(file.first()).distance_from(file.base());
     let offset = usize::try_from(offset).unwrap_or(usize::MAX).max(HEADER_PAGE_LEN);
-    Ok(is_blank(bytes.get(offset..).unwrap_or_default()))
+    let mut rest = bytes.get(offset..).unwrap_or_default();
+    while let Some((before, block)) = rest.split_at_checked(rest.len().saturating_sub(BLOCK_LEN)) {
+        if block.is_empty() || !is_blank(block) {
+            break;
+        }
+        rest = before;
+    }
+    let last = rest.iter().rposition(|&byte| byte != 0);
+    Ok(last.map_or(0, |last| last as u64 + 1))
 }
 
 /// Whether all bytes are zero. A chunk is looked at as a whole: many times as fast as byte by byte.

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use towline_protocol::frame::SegmentIdentity;
-use towline_protocol::lsn::Lsn;
-use towline_protocol::record::HeaderSeed;
+use towline_protocol::lsn::{Lsn, SegmentSize};
+use towline_protocol::record::{HeaderSeed, RECORD_HEADER_LEN, RecordHeader};
 
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{AtPath, WalError};
 use crate::header::{FORMAT_VERSION, HEADER_PAGE_LEN, SegmentHeader};
-use crate::map::{Mapping, share};
+use crate::map::{self, Mapping};
 use crate::planted::{Bug, planted};
+use crate::scan::Parsed;
 
 /// The name of a segment that is not ready yet.
 const FRESH_NAME: &str = "segment.new";
@@ -20,6 +21,21 @@ const FRESH_NAME: &str = "segment.new";
 /// The file name of the segment at `base`.
 pub(crate) fn file_name(base: Lsn) -> String {
     format!("{:020}.wal", base.get())
+}
+
+/// The base that a segment's file name says; `None` if it is no such name.
+pub(crate) fn named_base(path: &Path) -> Option<Lsn> {
+    let base = path.file_stem()?.to_str()?.parse().ok().map(Lsn::new)?;
+    (path.file_name()?.to_str()? == file_name(base)).then_some(base)
+}
+
+/// How a reader takes bytes of a mapped segment.
+#[derive(Debug)]
+pub(crate) enum Share {
+    /// As they are; a pin is held as long as they.
+    Mapping(Option<Arc<()>>),
+    /// Copied, so that no mapping is kept for them.
+    Copy,
 }
 
 /// One segment of an open log.
@@ -46,7 +62,7 @@ impl Segment {
             let what = format!("it has {len} bytes, its header says {size}");
             return Err(WalError::Foreign { path: path.to_owned(), what });
         }
-        let mapping = if mapped { Some(map(&*file, path, size)?) } else { None };
+        let mapping = if mapped { Some(map_whole(&*file, path, size)?) } else { None };
         let (disk, path) = (Arc::clone(disk), path.to_owned());
         Ok(Self { disk, path, header, seed: header.seed(), file, mapping })
     }
@@ -105,12 +121,22 @@ impl Segment {
         mapping.store(self.offset(at), bytes);
     }
 
-    /// `len` published bytes at `at`; fewer if the file ends before.
+    /// `len` published bytes at `at`; fewer if the file ends before. From a mapping they are not
+    /// copied.
     pub(crate) fn read(&self, at: Lsn, len: usize) -> Result<Bytes, WalError> {
+        self.read_for(at, len, Share::Mapping(None))
+    }
+
+    /// As [`Segment::read`], for a reader who counts, or does without, the mappings it holds.
+    pub(crate) fn read_for(&self, at: Lsn, len: usize, share: Share) -> Result<Bytes, WalError> {
         let offset = self.offset(at);
         if let Some(mapping) = &self.mapping {
             let size = usize::try_from(self.header.size.bytes()).unwrap_or(usize::MAX);
-            return Ok(share(mapping, offset..offset.saturating_add(len).min(size)));
+            let range = offset..offset.saturating_add(len).min(size);
+            return Ok(match share {
+                Share::Mapping(pin) => map::share(mapping, range, pin),
+                Share::Copy => Bytes::copy_from_slice(mapping.published(range)),
+            });
         }
         let mut bytes = vec![0; len];
         let mut filled = 0;
@@ -123,6 +149,17 @@ impl Segment {
         }
         bytes.truncate(filled);
         Ok(bytes.into())
+    }
+
+    /// The record at `lsn`, verified.
+    pub(crate) fn record(&self, lsn: Lsn) -> Result<Parsed, WalError> {
+        let bad = |source| WalError::Record { at: lsn, source };
+        let header = self.read(lsn, RECORD_HEADER_LEN)?;
+        let header = RecordHeader::decode(&header, lsn, self.seed).map_err(bad)?;
+        let at = lsn.advance(RECORD_HEADER_LEN as u64);
+        let payload = self.read(at, header.len as usize)?;
+        header.check_payload(&payload).map_err(bad)?;
+        Ok(Parsed { header, payload: payload.to_vec() })
     }
 
     /// Writes bytes that are in the file already into it again, so that the next sync takes them
@@ -138,7 +175,7 @@ impl Segment {
     }
 }
 
-fn map(file: &dyn DiskFile, path: &Path, size: u64) -> Result<Arc<Mapping>, WalError> {
+fn map_whole(file: &dyn DiskFile, path: &Path, size: u64) -> Result<Arc<Mapping>, WalError> {
     let len = usize::try_from(size).unwrap_or(usize::MAX);
     file.map(len).at("mapping", path)
 }
@@ -146,14 +183,24 @@ fn map(file: &dyn DiskFile, path: &Path, size: u64) -> Result<Arc<Mapping>, WalE
 /// Reads and checks a file's header page.
 pub(crate) fn read_header(file: &dyn DiskFile, path: &Path) -> Result<SegmentHeader, WalError> {
     let mut page = vec![0; HEADER_PAGE_LEN];
-    let corrupt = |what: String| WalError::Foreign { path: path.to_owned(), what };
-    file.read_exact_at(&mut page, 0).map_err(|error| corrupt(format!("no header: {error}")))?;
+    match file.read_exact_at(&mut page, 0) {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => page.clear(),
+        read => read.at("reading", path)?,
+    }
     SegmentHeader::decode(&page).map_err(|error| match error {
         Ok(version) => {
             WalError::NewerVersion { path: path.to_owned(), version, known: FORMAT_VERSION }
         }
-        Err(error) => corrupt(format!("its header is damaged: {error}")),
+        Err(error) => damaged_header(path, &error),
     })
+}
+
+/// A file gets its name only once its header is on the disk, so the header was durable.
+fn damaged_header(path: &Path, error: &dyn std::fmt::Display) -> WalError {
+    let at = named_base(path).unwrap_or_default();
+    let what = format!("its header: {error}");
+    let evidence = at.checked_add(SegmentSize::HEADER_LEN).unwrap_or(at);
+    WalError::Corrupt { path: path.to_owned(), at, evidence, what }
 }
 
 /// Makes a segment's file: its header, and zeros behind it.

@@ -157,6 +157,12 @@ impl SimDisk {
         Ok(disk)
     }
 
+    /// How many bytes of files were read by calls so far, mappings aside.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.state().bytes_read
+    }
+
     /// The kernel writes some sectors back that nobody asked for yet.
     pub fn writeback(&self) {
         self.state().writeback();

@@ -4,18 +4,19 @@
 //! nobody at it. While it runs, the next batch fills.
 
 use std::sync::PoisonError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use towline_protocol::lsn::Lsn;
 
 use crate::error::WalError;
 use crate::log::Log;
 use crate::planted::{Bug, planted};
+use crate::wal::SyncMode;
 
 /// After so long without a record, how far the log is durable is noted in the control file.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// The syncer's thread: a step whenever something is appended.
+/// The syncer's thread: a step whenever its mode says so.
 pub(crate) fn run(log: &Log) {
     loop {
         match wait_for_work(log) {
@@ -39,18 +40,35 @@ enum Work {
 
 fn wait_for_work(log: &Log) -> Work {
     let mut tail = log.tail();
+    let mut unsynced_since = None;
     loop {
         if tail.stop {
             return Work::Stop;
         }
-        if log.appended() > log.flushed() {
-            return Work::Sync;
+        let (appended, flushed) = (log.appended(), log.flushed());
+        if appended == flushed {
+            unsynced_since = None;
         }
-        tail.syncer_sleeps = true;
+        let mut wait = IDLE;
+        tail.wake_syncer_at = match log.sync_mode {
+            _ if appended == flushed => Some(Lsn::ZERO),
+            SyncMode::Eager => return Work::Sync,
+            SyncMode::Interval(every) => {
+                let since: &mut Instant = unsynced_since.get_or_insert_with(Instant::now);
+                wait = every.saturating_sub(since.elapsed());
+                if wait.is_zero() {
+                    return Work::Sync;
+                }
+                None
+            }
+            SyncMode::Bytes(most) if appended.distance_from(flushed) >= most => return Work::Sync,
+            SyncMode::Bytes(most) => flushed.checked_add(most),
+            SyncMode::OnFlush => None,
+        };
         let (woken, timeout) =
-            log.unsynced.wait_timeout(tail, IDLE).unwrap_or_else(PoisonError::into_inner);
+            log.unsynced.wait_timeout(tail, wait).unwrap_or_else(PoisonError::into_inner);
         tail = woken;
-        tail.syncer_sleeps = false;
+        tail.wake_syncer_at = None;
         if timeout.timed_out() && !tail.stop && log.appended() == log.flushed() {
             return Work::Idle;
         }
@@ -114,10 +132,26 @@ impl Log {
         }
         *runs = true;
         drop(runs);
+        if self.threads {
+            self.note_sync_began(Some(Instant::now()));
+        }
         let synced = self.sync_published();
+        self.note_sync_began(None);
         *self.syncing.lock().unwrap_or_else(PoisonError::into_inner) = false;
         self.synced.notify_all();
         synced
+    }
+
+    fn note_sync_began(&self, began: Option<Instant>) {
+        *self.sync_began.lock().unwrap_or_else(PoisonError::into_inner) = began;
+    }
+
+    /// For how long the sync that runs now has been running: a disk that stalls is seen here
+    /// before anything fails. `None` if none runs, and for a log without threads.
+    #[must_use]
+    pub fn sync_in_flight_for(&self) -> Option<Duration> {
+        let began = *self.sync_began.lock().unwrap_or_else(PoisonError::into_inner);
+        began.map(|began| began.elapsed())
     }
 
     /// The sync itself; one at a time.
@@ -160,8 +194,7 @@ impl Log {
         let reason = poison.get_or_insert(reason).clone();
         drop(poison);
         self.moved.notify_all();
-        // Wakes those who watch; the position stays.
-        self.flushed.send_modify(|_| {});
+        self.wake_watchers();
         WalError::Poisoned(reason)
     }
 }

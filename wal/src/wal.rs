@@ -12,7 +12,7 @@ use crate::cursor::{Cursor, Level};
 use crate::disk::{Disk, DiskLock, FileDisk};
 use crate::error::{AtPath, WalError};
 use crate::log::Log;
-use crate::recovery::Report;
+use crate::report::Report;
 
 /// How to open a log.
 #[derive(Clone, Debug)]
@@ -23,9 +23,26 @@ pub struct Options {
     pub salvage_dir: Option<PathBuf>,
     /// Who answers the log's calls.
     pub disk: Arc<dyn Disk>,
+    /// When the log's own thread syncs; whoever waits for a flush never waits for that.
+    pub sync_mode: SyncMode,
     /// Whether the log has threads that sync and that make segments ready. Without them, whoever
     /// waits for either does it himself, a failure is told at once, and the log reads no clock.
     pub threads: bool,
+}
+
+/// When a log's own thread syncs what is appended. [`Log::flush`] and [`Log::wait_flushed`] sync
+/// at once in every mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SyncMode {
+    /// As soon as there is something, one sync after the other.
+    #[default]
+    Eager,
+    /// Never by itself: only when somebody asks for a flush.
+    OnFlush,
+    /// Once something has waited for so long. A power cut takes no more than that and a sync.
+    Interval(Duration),
+    /// Once so many bytes wait. A power cut takes no more than that and what came during a sync.
+    Bytes(u64),
 }
 
 impl Default for Options {
@@ -34,6 +51,7 @@ impl Default for Options {
             expect_durable: Lsn::ZERO,
             salvage_dir: None,
             disk: Arc::new(FileDisk),
+            sync_mode: SyncMode::default(),
             threads: true,
         }
     }
@@ -84,6 +102,11 @@ impl Wal {
         let thread = thread.at("starting a thread for", &self.log.dir)?;
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         Ok(())
+    }
+
+    /// The log itself, for what outlives the handle.
+    pub(crate) fn log(&self) -> Arc<Log> {
+        Arc::clone(&self.log)
     }
 
     /// A cursor that hands out what lies behind `from`, up to the watermark of `level`.

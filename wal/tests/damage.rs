@@ -216,6 +216,10 @@ fn files_that_do_not_belong_are_named() {
     restore(&dir, &whole);
     let mut newer = a.clone();
     newer[8] += 1;
+    fs::write(&zero, &newer).unwrap();
+    assert!(matches!(open(&dir), Err(WalError::Corrupt { .. })), "rot is no reason to upgrade");
+    let crc = crc32fast::hash(&newer[..74]);
+    newer[74..78].copy_from_slice(&crc.to_le_bytes());
     fs::write(&zero, newer).unwrap();
     assert!(matches!(open(&dir), Err(WalError::NewerVersion { .. })));
     restore(&dir, &whole);

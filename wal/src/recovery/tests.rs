@@ -1,10 +1,12 @@
 //! Power cuts: of everything written since the last sync, any subset of sectors is on the disk.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
 use towline_protocol::epoch::Epoch;
 use towline_protocol::id::Incarnation;
+use towline_protocol::lsn::SegmentSize;
 
 use super::*;
 use crate::control::found_on;

@@ -19,10 +19,10 @@ impl SimDisk {
         state.change(life, call)
     }
 
-    fn look<R>(&self, look: impl FnOnce(&State) -> io::Result<R>) -> io::Result<R> {
-        let state = self.state();
+    fn look<R>(&self, look: impl FnOnce(&mut State) -> io::Result<R>) -> io::Result<R> {
+        let mut state = self.state();
         state.check_life(state.life)?;
-        look(&state)
+        look(&mut state)
     }
 
     fn make(&self, path: &Path, content: &[u8], len: usize) -> io::Result<()> {
@@ -64,6 +64,7 @@ impl Disk for SimDisk {
             let len = inode.len().min(usize::try_from(most).unwrap_or(usize::MAX));
             let mut content = vec![0; len];
             inode.read_at(&mut content, 0);
+            state.bytes_read += len as u64;
             Ok(content)
         })
     }

@@ -30,9 +30,11 @@ impl DiskFile for SimFile {
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.disk.state();
+        let mut state = self.disk.state();
         state.check_life(self.life)?;
-        Ok(locked(&self.inode).read_at(bytes, index(offset)))
+        let read = locked(&self.inode).read_at(bytes, index(offset));
+        state.bytes_read += read as u64;
+        Ok(read)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

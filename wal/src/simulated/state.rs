@@ -29,6 +29,8 @@ pub(super) struct State {
     pub(super) dead: bool,
     /// Every moment at which the power might have failed, if they are recorded.
     pub(super) recorded: Option<Vec<Outage>>,
+    /// How many bytes calls have read.
+    pub(super) bytes_read: u64,
 }
 
 pub(super) fn locked(inode: &Mutex<Inode>) -> MutexGuard<'_, Inode> {
@@ -53,6 +55,7 @@ impl State {
             dying: false,
             dead: false,
             recorded: None,
+            bytes_read: 0,
         }
     }
 

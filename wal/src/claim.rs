@@ -1,0 +1,120 @@
+//! A place in the log that is filled piece by piece.
+
+use std::sync::Arc;
+
+use towline_protocol::lsn::Lsn;
+use towline_protocol::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind};
+
+use crate::error::WalError;
+use crate::log::{Appended, Log};
+use crate::segment::Segment;
+
+/// Zeros are written so many at a time.
+const ZEROS: [u8; 4096] = [0; 4096];
+
+/// A reserved place for one record: filled in order, without a copy of the whole in between, and
+/// then committed. One that is dropped before becomes an ABORT record, which readers skip.
+///
+/// Nothing that is appended behind it is published before it is committed or dropped. So a thread
+/// that holds one must neither wait for a flush nor append before it lets go of it.
+#[derive(Debug)]
+#[must_use = "a claim that is dropped is an ABORT record"]
+pub struct Claim<'a> {
+    log: &'a Log,
+    segment: Arc<Segment>,
+    /// The header as it will be, but for the checksum of the payload.
+    header: RecordHeader,
+    filled: u32,
+    payload_crc: crc32fast::Hasher,
+    published: bool,
+}
+
+impl Log {
+    /// Reserves the next place in the log for a record of exactly `len` bytes.
+    ///
+    /// # Errors
+    /// As [`Log::append`]; nothing is reserved then.
+    pub fn reserve(&self, kind: RecordKind, tag: u16, len: usize) -> Result<Claim<'_>, WalError> {
+        let len = self.check_len(len)?;
+        let place = self.reserve_place(len)?;
+        let (lsn, sync_lsn) = (place.lsn, place.sync_lsn);
+        let header = RecordHeader { len, lsn, sync_lsn, pcrc: 0, kind, flags: 0, tag };
+        let payload_crc = crc32fast::Hasher::new();
+        let segment = place.segment;
+        Ok(Claim { log: self, segment, header, filled: 0, payload_crc, published: false })
+    }
+}
+
+impl Claim<'_> {
+    /// Where the record will lie.
+    #[must_use]
+    pub const fn lsn(&self) -> Lsn {
+        self.header.lsn
+    }
+
+    /// How many bytes are still to be filled.
+    #[must_use]
+    pub const fn remaining(&self) -> usize {
+        (self.header.len - self.filled) as usize
+    }
+
+    /// Fills the next bytes.
+    ///
+    /// # Errors
+    /// [`WalError::TooLarge`] if they are more than remain; none of them is filled then.
+    pub fn fill(&mut self, bytes: &[u8]) -> Result<(), WalError> {
+        let left = self.remaining();
+        if bytes.len() > left {
+            return Err(WalError::TooLarge { len: bytes.len(), max: left as u64 });
+        }
+        self.segment.store(self.next(), bytes);
+        self.payload_crc.update(bytes);
+        self.filled += u32::try_from(bytes.len()).expect("it is no more than remains");
+        Ok(())
+    }
+
+    /// Publishes the record. It is not flushed yet on return.
+    ///
+    /// # Errors
+    /// [`WalError::Unfilled`] if bytes are missing; the place is an ABORT record then.
+    pub fn commit(mut self) -> Result<Appended, WalError> {
+        if self.remaining() > 0 {
+            let (len, filled) = (self.header.len, self.filled);
+            return Err(WalError::Unfilled { len, filled });
+        }
+        self.publish();
+        Ok(Appended { lsn: self.header.lsn, end: self.header.end() })
+    }
+
+    fn next(&self) -> Lsn {
+        self.header.lsn.advance(RECORD_HEADER_LEN as u64 + u64::from(self.filled))
+    }
+
+    fn publish(&mut self) {
+        self.published = true;
+        self.header.pcrc = self.payload_crc.clone().finalize();
+        self.segment.store(self.header.lsn, &self.header.encode(self.segment.seed));
+        self.log.publish(self.header.lsn, self.header);
+    }
+
+    /// Makes the place a record of zeros that means nothing.
+    fn abort(&mut self) {
+        self.header.kind = RecordKind::Abort;
+        self.header.tag = 0;
+        self.filled = 0;
+        self.payload_crc = crc32fast::Hasher::new();
+        while self.remaining() > 0 {
+            let zeros = &ZEROS[..self.remaining().min(ZEROS.len())];
+            self.fill(zeros).expect("it is no more than remains");
+        }
+        self.publish();
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if !self.published {
+            self.abort();
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! Putting back what was damaged, from the bytes of a peer.
+//!
+//! A segment is built anew beside the damaged one: whole records are kept, the others are the
+//! peer's. Only if that is, without a gap, what the checksums and the digest say, is it synced and
+//! renamed over the damaged file, which is kept in a salvage bundle. So a crash leaves the one or
+//! the other, and a published byte never changes under a reader.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+
+use towline_protocol::epoch::Epoch;
+use towline_protocol::lsn::{Lsn, SegmentSize};
+use towline_protocol::record::{Digest, HeaderSeed, RECORD_HEADER_LEN, RecordHeader, RecordKind};
+
+use crate::check::{Known, is_of};
+use crate::control::{self, Control, folder_of};
+use crate::crash;
+use crate::cursor::Chunk;
+use crate::cut::salvage_dir;
+use crate::disk::{Access, Disk};
+use crate::error::{AtPath, WalError};
+use crate::header::SegmentHeader;
+use crate::log::Log;
+use crate::newest::{Before, named_bases};
+use crate::receive::take_record;
+use crate::recovery::take_lock;
+use crate::report::{Evidence, Witness};
+use crate::scan::{SegmentFile, parse, promises_behind};
+use crate::segment::{create, file_name};
+use crate::wal::Options;
+
+const FRESH_NAME: &str = "repair.new";
+
+/// What a repair put back.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RepairReport {
+    /// The bases of the segments that were built anew; none if nothing was damaged.
+    pub segments: Vec<Lsn>,
+    /// How many records are the peer's now.
+    pub records: u64,
+    /// How many bytes they take.
+    pub bytes: u64,
+    /// Where the damaged files are kept.
+    pub bundles: Vec<PathBuf>,
+}
+
+/// A peer's records, by where they lie.
+type Records<'a> = BTreeMap<Lsn, (RecordHeader, &'a [u8])>;
+
+/// A segment's place, and what its records have to come to.
+struct Place<'a> {
+    disk: &'a dyn Disk,
+    dir: &'a Path,
+    control: &'a Control,
+    base: Lsn,
+    epoch: Epoch,
+    known: Known,
+    /// Its records have to reach this far.
+    reach: Lsn,
+}
+
+/// The records of a segment, built anew.
+struct Rebuilt {
+    header: SegmentHeader,
+    /// Everything behind the header page.
+    records: Vec<u8>,
+    taken: (u64, u64),
+}
+
+/// Repairs a closed log with a peer's records. All damage of a segment is repaired at once, so
+/// `chunks` must hold all of it; what is whole already is left alone.
+///
+/// # Errors
+/// [`WalError::Repair`] if the log would not be whole then, or the records are not this log's, and
+/// [`WalError::Record`] if they are damaged themselves. Nothing is changed then in that segment.
+pub fn repair(dir: &Path, chunks: &[Chunk], options: &Options) -> Result<RepairReport, WalError> {
+    let disk = &*options.disk;
+    control::read(disk, dir)?; // Before the lock file is made: an empty folder stays empty.
+    let _lock = take_lock(disk, dir)?;
+    let (mut control, _) = control::read(disk, dir)?;
+    let mut report = RepairReport::default();
+    let mut known = Evidence::default();
+    for (base, records) in by_segment(&control, chunks)? {
+        let evidence = evidence_at(disk, dir, &control, base)?;
+        let evidence = evidence.or(options.expect_durable, Witness::Caller);
+        known = known.or(evidence.durable, evidence.witness);
+        let next = control.segment_size.next_base(base);
+        let place = Place {
+            disk,
+            dir,
+            control: &control,
+            base,
+            epoch: control.history.epoch_at(SegmentSize::first_record(base)),
+            known: known_of(disk, dir, &control, base),
+            reach: evidence.durable.min(next),
+        };
+        place.repair(&records, options.salvage_dir.as_deref(), &mut report)?;
+    }
+    if known.durable > control.durable && !report.segments.is_empty() {
+        // A header that was lost took promises along.
+        control.durable = known.durable;
+        control::write(disk, dir, &mut control)?;
+    }
+    Ok(report)
+}
+
+impl Log {
+    /// Repairs complete segments of the open log with a peer's records, as [`repair`] does a
+    /// closed log. A cursor that met the damage reads on from there.
+    ///
+    /// # Errors
+    /// As [`repair`]; [`WalError::Repair`] also for what is not both complete and flushed.
+    pub fn repair(&self, chunks: &[Chunk]) -> Result<RepairReport, WalError> {
+        // Nothing is trimmed away meanwhile.
+        let _held = self.trimming.lock().unwrap_or_else(PoisonError::into_inner);
+        let control = self.control();
+        let history = self.history();
+        let mut report = RepairReport::default();
+        for (base, records) in by_segment(&control, chunks)? {
+            let end = self.complete_end(base).filter(|&end| end <= self.flushed());
+            let Some(end) = end else {
+                let what = "it is still written; repair it when it is complete".to_owned();
+                return Err(WalError::Repair { at: base, what });
+            };
+            let place = Place {
+                disk: &*self.disk,
+                dir: &self.dir,
+                control: &control,
+                base,
+                epoch: history.epoch_at(SegmentSize::first_record(base)),
+                known: self.known_of(base),
+                reach: end,
+            };
+            let repaired = report.segments.len();
+            place.repair(&records, self.salvage_dir.as_deref(), &mut report)?;
+            if report.segments.len() > repaired {
+                self.segments.forget(base);
+            }
+        }
+        Ok(report)
+    }
+}
+
+/// Checks a peer's records, and sorts them by segment.
+fn by_segment<'a>(
+    control: &Control,
+    chunks: &'a [Chunk],
+) -> Result<BTreeMap<Lsn, Records<'a>>, WalError> {
+    let mut segments: BTreeMap<Lsn, Records<'a>> = BTreeMap::new();
+    for chunk in chunks {
+        let identity = chunk.segment;
+        if control.segment_size.base_of(chunk.from) != identity.base {
+            let what = format!("the bytes say that they are of segment {}", identity.base);
+            return Err(WalError::Repair { at: chunk.from, what });
+        }
+        if identity.base < control.oldest.base {
+            let oldest = control.oldest.end;
+            return Err(WalError::Lagged { at: chunk.from, oldest });
+        }
+        let epoch = control.history.epoch_at(SegmentSize::first_record(identity.base));
+        if epoch != identity.epoch {
+            let what = format!("the bytes are of epoch {}, here it is {epoch}", identity.epoch);
+            return Err(WalError::Repair { at: chunk.from, what });
+        }
+        let seed = HeaderSeed::new(control.log, identity.epoch, identity.base, identity.nonce);
+        let records = segments.entry(identity.base).or_default();
+        let (mut at, mut rest) = (chunk.from, &chunk.bytes[..]);
+        while !rest.is_empty() {
+            let (header, payload) = take_record(rest, at, seed)?;
+            records.insert(at, (header, payload));
+            let stored = usize::try_from(header.stored_len()).unwrap_or(usize::MAX);
+            rest = rest.get(stored..).unwrap_or_default();
+            at = header.end();
+        }
+    }
+    Ok(segments)
+}
+
+/// What a closed log's control file, and the segment before, say of a segment.
+fn known_of(disk: &dyn Disk, dir: &Path, control: &Control, base: Lsn) -> Known {
+    let first = SegmentSize::first_record(base);
+    let next = SegmentSize::first_record(control.segment_size.next_base(base));
+    let starts = control.history.starts();
+    let ended = starts.iter().find(|start| start.first == next && start.previous_end > base);
+    let opened = starts.iter().find(|start| start.first == first).map(|start| start.digest);
+    let before = || {
+        if base == control.oldest.base {
+            return Some(control.oldest.digest);
+        }
+        let before = Lsn::new(base.get().checked_sub(control.segment_size.bytes())?);
+        let file = SegmentFile::open(disk, dir, before, control).ok()?;
+        file.sealed_before().ok().flatten().map(|before: Before| before.digest)
+    };
+    let end = ended.map(|start| (start.previous_end, start.digest));
+    Known { before: opened.or_else(before), end }
+}
+
+/// How far a closed log is known to have been durable, by all that can still be read of it from a
+/// segment on.
+fn evidence_at(
+    disk: &dyn Disk,
+    dir: &Path,
+    control: &Control,
+    base: Lsn,
+) -> Result<Evidence, WalError> {
+    let mut evidence = Evidence::default().or(control.durable, Witness::Control);
+    for later in named_bases(disk, dir, control)?.into_iter().filter(|&later| later >= base) {
+        let Ok(file) = SegmentFile::open(disk, dir, later, control) else { continue };
+        let behind = promises_behind(std::slice::from_ref(&file), base)?;
+        evidence = evidence.or(behind.durable, behind.witness);
+    }
+    Ok(evidence)
+}
+
+impl Place<'_> {
+    fn repair(
+        &self,
+        records: &Records<'_>,
+        salvage: Option<&Path>,
+        report: &mut RepairReport,
+    ) -> Result<(), WalError> {
+        let file = match SegmentFile::open(self.disk, self.dir, self.base, self.control) {
+            Ok(file) => Some(file),
+            Err(WalError::Io { what, path, source }) => {
+                return Err(WalError::Io { what, path, source });
+            }
+            // Missing, cut short, another's, or under a damaged header: built from the peer's.
+            Err(_) => None,
+        };
+        let rebuilt = self.rebuild(file.as_ref(), records)?;
+        if rebuilt.taken.0 == 0 {
+            return Ok(());
+        }
+        let bundle = self.keep_damaged(salvage, rebuilt.header.nonce)?;
+        self.replace(&rebuilt)?;
+        report.segments.push(self.base);
+        report.records += rebuilt.taken.0;
+        report.bytes += rebuilt.taken.1;
+        report.bundles.extend(bundle);
+        Ok(())
+    }
+
+    fn refused<T>(&self, at: Lsn, what: &str) -> Result<T, WalError> {
+        Err(WalError::Repair { at, what: what.to_owned() })
+    }
+
+    /// The segment as it should be: whole records of its own, and the peer's where it has none.
+    fn rebuild(
+        &self,
+        file: Option<&SegmentFile>,
+        peers: &Records<'_>,
+    ) -> Result<Rebuilt, WalError> {
+        let nonce = self.disk.nonce();
+        let header = file.map_or(
+            SegmentHeader {
+                log: self.control.log,
+                base: self.base,
+                epoch: self.epoch,
+                size: self.control.segment_size,
+                nonce,
+                durable: Lsn::ZERO,
+            },
+            |file| SegmentHeader { nonce, ..file.header },
+        );
+        let bytes = file.map(SegmentFile::bytes).transpose()?;
+        let own = |at: Lsn| {
+            let (file, bytes) = file.zip(bytes.as_ref())?;
+            let offset = usize::try_from(at.distance_from(self.base)).unwrap_or(usize::MAX);
+            let rest = bytes.get(offset..).unwrap_or_default();
+            let known = RecordHeader::decode(rest, at, file.seed).ok();
+            Some((known, parse(bytes, offset, at, file.seed).ok()))
+        };
+        let mut rebuilt = Rebuilt { header, records: Vec::new(), taken: (0, 0) };
+        let mut promise = header.durable;
+        let mut digest = self.known.before;
+        let mut at = SegmentSize::first_record(self.base);
+        loop {
+            let (known, whole) = own(at).unwrap_or_default();
+            let peer = peers.get(&at);
+            let is_same = |(known, (peer, _)): (RecordHeader, &(RecordHeader, &[u8]))| {
+                Digest::EMPTY.with(&known) == Digest::EMPTY.with(peer)
+            };
+            if known.zip(peer).is_some_and(|both| !is_same(both)) {
+                return self.refused(at, "the peer has another record there: its log is not this");
+            }
+            // Past what it has to reach, the log ends where its own records do.
+            let peers = peer.copied().filter(|_| at < self.reach);
+            let Some((record, payload)) = whole.or(peers) else { break };
+            if whole.is_none() {
+                rebuilt.taken.0 += 1;
+                rebuilt.taken.1 += record.stored_len();
+            }
+            let is_seal = record.kind == RecordKind::Seal;
+            if is_seal && digest.is_some_and(|digest| !is_of(payload, digest)) {
+                return self.refused(at, "the records do not have the digest that the SEAL says");
+            }
+            promise = promise.max(whole.map_or(Lsn::ZERO, |(own, _)| own.sync_lsn));
+            rebuilt.push(&RecordHeader { sync_lsn: promise.min(at), ..record }, payload);
+            digest = digest.map(|digest| digest.with(&record));
+            at = record.end();
+            if is_seal {
+                return Ok(rebuilt);
+            }
+            if let Some((_, says)) = self.known.end.filter(|(end, _)| *end == at) {
+                if digest.is_some_and(|digest| digest != says) {
+                    return self.refused(at, "the records do not have the digest of the BARRIER");
+                }
+                return Ok(rebuilt);
+            }
+        }
+        if at < self.reach {
+            return self.refused(at, "no whole record is there still; bring the peer's from there");
+        }
+        Ok(rebuilt)
+    }
+
+    /// Gives the damaged file a second name in a salvage bundle.
+    fn keep_damaged(
+        &self,
+        salvage: Option<&Path>,
+        nonce: u64,
+    ) -> Result<Option<PathBuf>, WalError> {
+        let name = file_name(self.base);
+        let path = self.dir.join(&name);
+        let salvage = salvage_dir(self.dir, salvage);
+        let bundle = salvage.join(format!("repair-{:020}-{nonce:016x}", self.base.get()));
+        if matches!(self.disk.open(&path, Access::Read), Err(error)
+            if error.kind() == std::io::ErrorKind::NotFound)
+        {
+            return Ok(None);
+        }
+        self.disk.create_dir_all(&bundle).at("creating", &bundle)?;
+        crash::point()?;
+        let kept = bundle.join(name);
+        self.disk.hard_link(&path, &kept).at("linking to", &kept)?;
+        for dir in [&*bundle, &*salvage, folder_of(&salvage)] {
+            self.disk.sync_dir(dir).at("syncing", dir)?;
+        }
+        Ok(Some(bundle))
+    }
+
+    /// Puts the rebuilt segment in the place of the damaged one.
+    fn replace(&self, rebuilt: &Rebuilt) -> Result<(), WalError> {
+        let fresh = self.dir.join(FRESH_NAME);
+        crash::point()?;
+        create(self.disk, &fresh, &rebuilt.header)?;
+        let out = self.disk.open(&fresh, Access::ReadWrite).at("opening", &fresh)?;
+        out.write_at(&rebuilt.records, SegmentSize::HEADER_LEN).at("writing", &fresh)?;
+        out.sync().at("syncing", &fresh)?;
+        crash::point()?;
+        let path = self.dir.join(file_name(self.base));
+        self.disk.rename(&fresh, &path).at("renaming over", &path)?;
+        crash::point()?;
+        self.disk.sync_dir(self.dir).at("syncing", self.dir)
+    }
+}
+
+impl Rebuilt {
+    fn push(&mut self, record: &RecordHeader, payload: &[u8]) {
+        self.records.extend_from_slice(&record.encode(self.header.seed()));
+        self.records.extend_from_slice(payload);
+        let stored = usize::try_from(record.stored_len()).unwrap_or(usize::MAX);
+        let padding = stored - RECORD_HEADER_LEN - payload.len();
+        self.records.resize(self.records.len() + padding, 0);
+    }
+}

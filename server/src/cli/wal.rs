@@ -186,8 +186,8 @@ fn judged(dir: &Path, verdict: &Verdict, say_well: bool) -> Result<Exit, Failure
             Exit::Error,
             format!(
                 "{}: damaged from Lsn {} on ({}), though everything below Lsn {} was durable; the \
-                 whole records end at Lsn {}. Keep the folder: `towline wal repair` can mend it from a \
-                 peer's",
+                 whole records end at Lsn {}. Keep the folder: `towline wal repair` can mend it \
+                 from a peer's",
                 file.display(),
                 verdict.stopped,
                 verdict.what,

@@ -10,7 +10,7 @@ use towline_protocol::epoch::{Epoch, History};
 use towline_protocol::id::{ClusterId, Incarnation, LogId, NodeId};
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::terms::Terms;
-use towline_protocol::voters::Voters;
+use towline_protocol::voters::{Voter, Voters};
 use towline_protocol::wire::{Reader, WireError, Writer};
 
 use crate::crash;
@@ -57,6 +57,25 @@ pub struct Founding {
     pub role: Role,
     /// The voters to begin with.
     pub voters: Voters,
+}
+
+impl Founding {
+    /// A log that no other node holds: one voter, segments of the default size.
+    #[must_use]
+    pub fn alone(log: LogId, node: NodeId) -> Self {
+        let incarnation = Incarnation(1);
+        let voter = Voter { node, incarnation, zone: String::new() };
+        Self {
+            cluster: ClusterId(log.0),
+            cluster_name: node.to_string(),
+            log,
+            node,
+            incarnation,
+            segment_size: SegmentSize::DEFAULT,
+            role: Role::Primary,
+            voters: Voters::new(vec![voter], None).expect("one voter is a set of voters"),
+        }
+    }
 }
 
 /// A cut that is under way: it is done again on opening until it is finished.
@@ -129,6 +148,12 @@ impl Control {
             trimmed_terms: None,
             sequence: 0,
         }
+    }
+
+    /// The named readers the log is kept for.
+    #[must_use]
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
     }
 
     /// No slot stands behind the end of the log.

@@ -1,15 +1,63 @@
-//! A memory-mapped, checksummed write-ahead log.
+//! A memory-mapped, checksummed write-ahead log that tells a torn tail from corruption.
 //!
-//! The log is one endless byte space cut into segment files. Records carry a *promise*, how far
-//! the log was durable here when they were made, and that is what tells a torn tail, which is
-//! nobody's loss, from corruption, which is somebody's. The format and the argument for it are in
+//! The log is one endless byte space cut into segment files. A position in it is an
+//! [`Lsn`](towline_protocol::lsn::Lsn), a byte address, and the same record has the same one on
+//! every node. Every record carries a *promise*, how far the log was durable here when it was
+//! made. Opening weighs what is broken against the promises that are left: what nobody promised is
+//! a torn tail, which is cut off and kept aside; what somebody promised is a loss, which is
+//! refused, named, and can be repaired from a peer's bytes.
+//!
+//! ```
+//! use towline_protocol::{id::LogId, lsn::Lsn, record::RecordKind};
+//! use towline_wal::{Founding, Level, Options, Wal, found};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let dir = folder.path().join("log");
+//! found(&dir, &Founding::alone(LogId(1), "a".parse()?))?;
+//! let (wal, report) = Wal::open(&dir, Options::default())?;
+//! assert!(report.torn.is_none());
+//! wal.begin_epoch(&wal.next_barrier())?;
+//! let appended = wal.append(RecordKind::Data, 0, b"hello")?;
+//! wal.wait_flushed(appended.end)?;
+//!
+//! let mut cursor = wal.cursor(appended.lsn, Level::Flushed)?;
+//! let record = cursor.next_record()?.expect("it is flushed");
+//! assert_eq!(&record.payload[..], b"hello");
+//! assert_eq!(wal.flushed(), appended.end);
+//! assert!(cursor.next_record()?.is_none());
+//! wal.shutdown()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What there is
+//!
+//! - **Writing**: [`Log::append`]; [`Log::reserve`] for a [`Claim`] that is filled piece by piece;
+//!   [`Log::begin_epoch`]; [`Log::receive`] for records that another node made. An append copies
+//!   into resident memory; it allocates, syncs and faults nothing in.
+//! - **Syncing**: [`Log::flush`] and [`Log::wait_flushed`] lead a sync or join one; one sync
+//!   releases everybody it covers. [`SyncMode`] says when the log syncs by itself, and
+//!   [`Log::sync_in_flight_for`] tells a disk that stalls. A failed sync poisons the log for good.
+//! - **Reading**: [`Wal::cursor`], from any position, waiting at the end if asked to, handing out
+//!   [`Bytes`](bytes::Bytes) without copying; [`read_log`], of a folder that is not opened.
+//! - **Keeping**: [`Log::create_slot`] keeps the log for a named reader, up to a bound;
+//!   [`Log::trim`] takes off what nobody needs; who stood there is told [`WalError::Lagged`].
+//! - **Healing**: [`Wal::scrub`] finds rot while the log runs; [`Log::repair`] and [`repair()`] put
+//!   back what a peer still has, if the checksums and the digest say that it is right.
+//! - **Opening**: [`Wal::open`] costs the tail, however long the log is, and its [`Report`] says
+//!   what was found and done; [`cut()`] takes a tail off on purpose.
+//! - **Testing**: every call goes through a [`Disk`]; [`simulated`] is one in memory that loses
+//!   power, fails syncs, fills up and rots when it is told to.
+//!
+//! # What is promised
+//!
+//! What [`Log::flushed`] covers is there after any crash, as far as the medium does what
+//! `docs/design/recovery.md` assumes of it. What it does not cover may be there, in order and
+//! without a gap, or be gone. The verdict is exact as far as promises reach: a flushed batch whose
+//! every trace is gone looks like one that never was, unless [`Options::expect_durable`] or the
+//! note of a clean close says otherwise. The format, byte by byte, is in
 //! `docs/design/wal-format.md`.
-//!
-//! - [`Log::append`] and the write path: `log`; group commit: `sync`; ready segments: `provision`;
-//! - [`Log::receive`], for records that another node made: `receive`;
-//! - [`Cursor`], which hands out the same bytes again: `cursor`;
-//! - opening: `recovery`; [`cut`]: `cut`;
-//! - [`Disk`], which every call goes through; [`simulated`], a disk in memory that fails on demand.
 
 #![deny(unsafe_code)]
 
@@ -63,7 +111,7 @@ pub use disk::{Access, Disk, DiskFile, DiskLock, FileDisk, Mapping};
 pub use error::{OPEN_FILES_MAX, WalError};
 pub use log::{Appended, Log};
 pub use reader::{LogReader, ReadRecord, Verdict, read_log, read_log_on};
-pub use repair::{RepairReport, repair};
+pub use repair::{RepairReport, repair, repair_from};
 pub use report::{Report, Witness};
 pub use scrub::Scrub;
 pub use slots::{SLOT_NAME_LEN_MAX, SLOTS_MAX, Slot};

@@ -75,34 +75,111 @@ struct Rebuilt {
 /// [`WalError::Repair`] if the log would not be whole then, or the records are not this log's, and
 /// [`WalError::Record`] if they are damaged themselves. Nothing is changed then in that segment.
 pub fn repair(dir: &Path, chunks: &[Chunk], options: &Options) -> Result<RepairReport, WalError> {
+    let (control, _) = control::read(&*options.disk, dir)?;
+    let mut report = RepairReport::default();
+    if chunks.is_empty() {
+        // Nothing to do, but for the one who has the log open.
+        drop(take_lock(&*options.disk, dir)?);
+    }
+    let mut bases: Vec<Lsn> = chunks.iter().map(|chunk| chunk.segment.base).collect();
+    bases.sort_unstable();
+    bases.dedup();
+    by_segment(&control, chunks)?;
+    for base in bases {
+        let chunks: Vec<Chunk> =
+            chunks.iter().filter(|chunk| chunk.segment.base == base).cloned().collect();
+        report.add(repair_one(dir, base, &chunks, options)?);
+    }
+    Ok(report)
+}
+
+/// Repairs one segment of a closed log.
+fn repair_one(
+    dir: &Path,
+    base: Lsn,
+    chunks: &[Chunk],
+    options: &Options,
+) -> Result<RepairReport, WalError> {
     let disk = &*options.disk;
     control::read(disk, dir)?; // Before the lock file is made: an empty folder stays empty.
     let _lock = take_lock(disk, dir)?;
     let (mut control, _) = control::read(disk, dir)?;
+    let records = by_segment(&control, chunks)?.remove(&base).unwrap_or_default();
+    let evidence = evidence_at(disk, dir, &control, base)?;
+    let evidence = evidence.or(options.expect_durable, Witness::Caller);
+    let place = Place {
+        disk,
+        dir,
+        control: &control,
+        base,
+        epoch: control.history.epoch_at(SegmentSize::first_record(base)),
+        known: known_of(disk, dir, &control, base),
+        reach: evidence.durable.min(control.segment_size.next_base(base)),
+    };
     let mut report = RepairReport::default();
-    let mut known = Evidence::default();
-    for (base, records) in by_segment(&control, chunks)? {
-        let evidence = evidence_at(disk, dir, &control, base)?;
-        let evidence = evidence.or(options.expect_durable, Witness::Caller);
-        known = known.or(evidence.durable, evidence.witness);
-        let next = control.segment_size.next_base(base);
-        let place = Place {
-            disk,
-            dir,
-            control: &control,
-            base,
-            epoch: control.history.epoch_at(SegmentSize::first_record(base)),
-            known: known_of(disk, dir, &control, base),
-            reach: evidence.durable.min(next),
-        };
-        place.repair(&records, options.salvage_dir.as_deref(), &mut report)?;
-    }
-    if known.durable > control.durable && !report.segments.is_empty() {
+    place.repair(&records, options.salvage_dir.as_deref(), &mut report)?;
+    if evidence.durable > control.durable && !report.segments.is_empty() {
         // A header that was lost took promises along.
-        control.durable = known.durable;
+        control.durable = evidence.durable;
         control::write(disk, dir, &mut control)?;
     }
     Ok(report)
+}
+
+/// Repairs a closed log from the folder of a peer's, of a running one too: every segment of which
+/// something is damaged or missing. One segment of each is held in memory at a time.
+///
+/// # Errors
+/// As [`repair`], for the first segment that the peer's does not make whole; those before it are
+/// repaired. [`WalError::Foreign`] if the peer's folder holds another log.
+pub fn repair_from(dir: &Path, peer: &Path, options: &Options) -> Result<RepairReport, WalError> {
+    let disk = &*options.disk;
+    let (control, theirs) = (control::read(disk, dir)?.0, control::read(disk, peer)?.0);
+    if (control.log, control.segment_size) != (theirs.log, theirs.segment_size) {
+        let what = format!("it is log {}, the damaged one is log {}", theirs.log, control.log);
+        return Err(WalError::Foreign { path: peer.to_owned(), what });
+    }
+    let size = control.segment_size;
+    let newest = named_bases(disk, dir, &control)?.last().copied().unwrap_or_default();
+    let durable = control.durable.max(options.expect_durable);
+    let newest = newest.max(size.base_of(Lsn::new(durable.get().saturating_sub(1))));
+    let mut report = RepairReport::default();
+    let mut base = control.oldest.base;
+    while base <= newest {
+        let chunk = SegmentFile::open(disk, peer, base, &theirs).and_then(|file| file.chunk());
+        let repaired = match (chunk, repair_one(dir, base, &[], options)) {
+            (_, Ok(whole)) => whole,
+            (Ok(chunk), Err(_)) => repair_one(dir, base, &[chunk], options)?,
+            (Err(_), Err(error)) => return Err(error),
+        };
+        report.add(repaired);
+        base = size.next_base(base);
+    }
+    Ok(report)
+}
+
+impl SegmentFile {
+    /// All whole records from the beginning on, as a peer would ship them.
+    fn chunk(&self) -> Result<Chunk, WalError> {
+        let bytes = self.bytes()?;
+        let mut end = self.first();
+        let offset = |at: Lsn| usize::try_from(at.distance_from(self.base())).unwrap_or(usize::MAX);
+        while let Ok((header, _)) = parse(&bytes, offset(end), end, self.seed) {
+            end = header.end();
+        }
+        let records = bytes.get(offset(self.first())..offset(end)).unwrap_or_default();
+        let bytes = bytes::Bytes::copy_from_slice(records);
+        Ok(Chunk { segment: self.header.identity(), from: self.first(), end, bytes })
+    }
+}
+
+impl RepairReport {
+    fn add(&mut self, other: Self) {
+        self.segments.extend(other.segments);
+        self.records += other.records;
+        self.bytes += other.bytes;
+        self.bundles.extend(other.bundles);
+    }
 }
 
 impl Log {

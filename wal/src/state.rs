@@ -3,6 +3,7 @@
 use std::sync::PoisonError;
 
 use tokio::sync::watch;
+use towline_protocol::barrier::Barrier;
 use towline_protocol::epoch::{Epoch, History};
 use towline_protocol::id::Incarnation;
 use towline_protocol::lsn::Lsn;
@@ -90,6 +91,23 @@ impl Log {
     #[must_use]
     pub fn last_epoch(&self) -> Epoch {
         self.lineage.lock().unwrap_or_else(PoisonError::into_inner).0.last_epoch()
+    }
+
+    /// The BARRIER that opens the next epoch of exactly this log, under the terms it has now. For
+    /// a log that no other node holds: among several, a candidate asks for its epoch first.
+    #[must_use]
+    pub fn next_barrier(&self) -> Barrier {
+        let control = self.control();
+        let tail = self.tail();
+        let previous = self.last_epoch();
+        Barrier {
+            epoch: previous.max(control.fence).next(control.incarnation),
+            previous,
+            previous_end: self.appended(),
+            digest: tail.digest,
+            terms: self.terms(),
+            accepted_loss: false,
+        }
     }
 
     /// What the newest BARRIER of the log says, or its founding.

@@ -13,7 +13,9 @@ use support::*;
 use tempfile::TempDir;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_wal::simulated::SimDisk;
-use towline_wal::{Chunk, Damage, Level, Options, RepairReport, Wal, WalError, found_on, repair};
+use towline_wal::{
+    Chunk, Damage, Level, Options, RepairReport, Wal, WalError, found_on, repair, repair_from,
+};
 
 const SIZE: u64 = SegmentSize::MIN.bytes();
 const RECORDS: u64 = 1_200;
@@ -202,6 +204,37 @@ fn a_segment_that_is_gone_or_lost_its_header_is_built_from_a_peers() {
             restore(&dir, &whole);
         }
     }
+}
+
+#[test]
+fn a_folder_is_repaired_from_a_peers_folder() {
+    let (_one, dir, two, peer) = pair();
+    let peer_dir = two.path().join("log");
+    let options = Options::default();
+    assert_eq!(repair_from(&dir, &peer_dir, &options).unwrap(), RepairReport::default());
+    let tail = SegmentSize::MIN.base_of(peer.appended()).get();
+    flip(&segment(&dir, 0), 30_000, 1);
+    fs::remove_file(segment(&dir, SIZE)).unwrap();
+    flip(&segment(&dir, 2 * SIZE), 60, 1);
+    flip(&segment(&dir, tail), 5_000, 1);
+    let report = repair_from(&dir, &peer_dir, &options).unwrap();
+    assert_eq!(report.segments, [0, SIZE, 2 * SIZE, tail].map(Lsn::new));
+    let wal = opened(&dir);
+    assert_eq!((wal.digest(), contents(&wal)), (peer.digest(), payloads(0..RECORDS)));
+    drop(wal);
+    // A peer that has it no more, or is another log's, is of no use and does no harm.
+    flip(&segment(&dir, 0), 30_000, 1);
+    let damaged = files(&dir);
+    peer.trim(peer.appended()).unwrap();
+    let gone = repair_from(&dir, &peer_dir, &options);
+    assert!(matches!(gone, Err(WalError::Repair { .. })), "{gone:?}");
+    let stranger = folder();
+    let mut founding = founding("c");
+    founding.log.0 += 1;
+    towline_wal::found(&stranger.path().join("log"), &founding).unwrap();
+    let other = repair_from(&dir, &stranger.path().join("log"), &options);
+    assert!(matches!(other, Err(WalError::Foreign { .. })), "{other:?}");
+    assert!(files(&dir) == damaged);
 }
 
 #[test]

@@ -41,7 +41,7 @@ enum Verb {
     /// Make a node the primary. The longest log of the nodes that can be reached wins; what was
     /// acknowledged is not lost.
     Failover(failover::FailoverArgs),
-    /// Read a node's log, of a running node too; nothing is changed.
+    /// Read a node's log, of a running node too, and repair that of a stopped one.
     #[command(subcommand)]
     Wal(wal::WalVerb),
     /// Show on this machine that nothing acknowledged is lost: three nodes, writes, a killed

@@ -1,11 +1,13 @@
-//! `towline wal`: reading a node's log.
+//! `towline wal`: reading a node's log, and repairing it.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use towline_protocol::lsn::Lsn;
-use towline_wal::{LogReader, ReadRecord, Verdict, WalError, read_control, read_log};
+use towline_wal::{
+    LogReader, Options, ReadRecord, Role, Verdict, WalError, read_control, read_log, repair_from,
+};
 
 use super::exit::{Exit, Failure};
 
@@ -16,6 +18,12 @@ pub(super) enum WalVerb {
     Dump(DumpArgs),
     /// Check every record, and say where the log ends and why.
     Verify(VerifyArgs),
+    /// Say what the control file says: whose log it is, from where to where it is kept, for whom.
+    Stat(VerifyArgs),
+    /// Put back what is damaged or missing in the log of a stopped node, from a peer's folder or a
+    /// copy of it. Only what the checksums and digests prove to be right is put back; damaged files
+    /// are kept.
+    Repair(RepairArgs),
 }
 
 /// Arguments of `towline wal dump`.
@@ -31,17 +39,29 @@ pub(super) struct DumpArgs {
     limit: u64,
 }
 
-/// Arguments of `towline wal verify`.
+/// Arguments of `towline wal verify` and `stat`.
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
     /// The log's folder, or the node's.
     dir: PathBuf,
 }
 
+/// Arguments of `towline wal repair`.
+#[derive(Debug, Args)]
+pub(super) struct RepairArgs {
+    /// The damaged log's folder, or its node's, which is stopped.
+    dir: PathBuf,
+    /// The folder of a peer's log, or its node's.
+    #[arg(long, value_name = "DIR")]
+    from: PathBuf,
+}
+
 pub(super) fn run(verb: &WalVerb) -> Result<Exit, Failure> {
     match verb {
         WalVerb::Dump(args) => dump(args),
         WalVerb::Verify(args) => verify(args),
+        WalVerb::Stat(args) => stat(args),
+        WalVerb::Repair(args) => repair(args),
     }
 }
 
@@ -104,6 +124,60 @@ fn verify(args: &VerifyArgs) -> Result<Exit, Failure> {
     }
 }
 
+fn stat(args: &VerifyArgs) -> Result<Exit, Failure> {
+    let dir = log_dir(&args.dir)?;
+    let control = read_control(&dir).map_err(|error| unreadable(&error))?;
+    let (segments, bytes) = stored(&dir);
+    let size = control.segment_size.bytes();
+    let role = match control.role {
+        Role::Primary => "primary",
+        Role::Replica => "replica",
+    };
+    let history = &control.history;
+    println!("log        {} of cluster {:?}", control.log, control.cluster_name);
+    println!("node       {}, incarnation {:016x}, {role}", control.node, control.incarnation.0);
+    println!("segments   {segments} of {size} bytes, {bytes} in all");
+    println!("oldest     Lsn {}", control.oldest.end);
+    println!("durable    at least Lsn {}", control.durable);
+    println!("committed  at least Lsn {}", control.committed);
+    println!("epochs     {history}");
+    println!("fence      {}", control.fence);
+    if let Some(cut) = control.cut {
+        println!("cut        to Lsn {} under way; opening the log finishes it", cut.to);
+    }
+    for slot in control.slots() {
+        let bound = slot.keep_bytes_max.map_or_else(String::new, |it| format!(", {it} bytes kept"));
+        let lagged = if slot.lagged { ", lagged: it holds nothing" } else { "" };
+        println!("slot       {:?} at Lsn {}{bound}{lagged}", slot.name, slot.position);
+    }
+    Ok(Exit::Ok)
+}
+
+/// How many segment files a folder holds, and how many bytes.
+fn stored(dir: &Path) -> (u64, u64) {
+    let entries = dir.read_dir().into_iter().flatten().flatten();
+    let files = entries.filter(|entry| entry.path().extension().is_some_and(|it| it == "wal"));
+    files
+        .filter_map(|file| file.metadata().ok())
+        .fold((0, 0), |(count, bytes), file| (count + 1, bytes + file.len()))
+}
+
+fn repair(args: &RepairArgs) -> Result<Exit, Failure> {
+    let (dir, peer) = (log_dir(&args.dir)?, log_dir(&args.from)?);
+    let report = repair_from(&dir, &peer, &Options::default())
+        .map_err(|error| Failure::new(Exit::Refused, format!("{}: {error}", dir.display())))?;
+    if report.segments.is_empty() {
+        println!("{}: nothing is damaged that was durable", dir.display());
+    }
+    for base in &report.segments {
+        println!("{}: repaired", dir.join(file_name(*base)).display());
+    }
+    for bundle in &report.bundles {
+        println!("{}: keeps the damaged file; delete it once nobody wants it", bundle.display());
+    }
+    verify(&VerifyArgs { dir })
+}
+
 fn judged(dir: &Path, verdict: &Verdict, say_well: bool) -> Result<Exit, Failure> {
     if verdict.is_corrupt() {
         let size = read_control(dir).map_err(|error| unreadable(&error))?.segment_size;
@@ -112,7 +186,8 @@ fn judged(dir: &Path, verdict: &Verdict, say_well: bool) -> Result<Exit, Failure
             Exit::Error,
             format!(
                 "{}: damaged from Lsn {} on ({}), though everything below Lsn {} was durable; the \
-                 whole records end at Lsn {}. Keep the folder: a peer's copy can repair it",
+                 whole records end at Lsn {}. Keep the folder: `towline wal repair` can mend it \
+                 from a peer's",
                 file.display(),
                 verdict.stopped,
                 verdict.what,
@@ -161,3 +236,7 @@ fn holds_log(path: &Path) -> bool {
 fn unreadable(error: &WalError) -> Failure {
     Failure::new(Exit::Error, error.to_string())
 }
+
+#[cfg(test)]
+#[path = "wal_tests.rs"]
+mod tests;

@@ -32,7 +32,7 @@ impl Extent {
     const fn steps(self) -> (usize, usize, u64) {
         match self {
             Self::Full => (1, 1, 1_000_000),
-            Self::Short => (5, 7, 120_000),
+            Self::Short => (9, 13, 70_000),
             Self::Glance => (41, 83, 5_000),
         }
     }

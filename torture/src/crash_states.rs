@@ -26,7 +26,7 @@ const DENSER: usize = 3;
 /// At one moment in so many, at least, the process is killed and the power stays.
 const KILLED: u64 = 6;
 /// What a short run looks at, of all states.
-const STATES: u64 = 100_000;
+const STATES: u64 = 60_000;
 /// In one state of so many, a crash during its recovery is tried at every moment of that.
 const RECOVERED_AGAIN: u64 = 8;
 /// In one state of so many the log goes on, and loses power again.

@@ -96,6 +96,9 @@ fn judge(
         return Ok((newest, scan));
     }
     report.torn = Some((scan.stopped, scan.why.clone()));
+    // What the segments promise that go with the tail is kept, or damage below it would look like
+    // a torn tail from then on.
+    control.durable = control.durable.max(evidence.durable);
     report.bundle = Some(cut::apply(dir, control, scan.end, options)?);
     report.scanned_bytes += newest.bytes_read();
     drop(newest);

@@ -194,7 +194,7 @@ impl World {
             let mut history = up.wal.history();
             history.cut(to);
             let terms = up.wal.terms();
-            up.machine.handle_cut(to, history, terms);
+            up.machine.handle_cut(up.wal.control().fence, to, history, terms);
         } else {
             up.wal.shutdown()?;
             self.nodes[node].store.cut(to)?;
@@ -203,7 +203,8 @@ impl World {
             up.applier = wal.cursor(up.engine.applied, Level::Appended)?;
             up.wal = wal;
             up.flushing = false;
-            up.machine.handle_cut(to, up.wal.history(), up.wal.terms());
+            let fence = up.wal.control().fence;
+            up.machine.handle_cut(fence, to, up.wal.history(), up.wal.terms());
             let (life, wal) = (self.nodes[node].life, self.running(node).wal.clone());
             self.nodes[node].life = life;
             self.checks.reopened(node, &wal);

@@ -306,10 +306,11 @@ impl World {
                     false => Outcome::Refused,
                 }
             }
-            Decision::Cut { to, .. } if node.log.holds(to) => {
+            Decision::Cut { epoch, to, .. } if node.log.holds(to) => {
                 node.log.cut(to);
                 node.flushed = node.log.end();
                 node.machine.handle_cut(
+                    epoch,
                     node.flushed,
                     node.log.history.clone(),
                     Terms::founding(voters()),

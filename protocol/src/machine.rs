@@ -332,8 +332,8 @@ impl Machine {
         }
     }
 
-    /// The log was cut and opened again: it ends at `end`, all of it on disk, and so is `fence`, which
-    /// was raised to the epoch that wanted the cut.
+    /// The log was cut and opened again: it ends at `end`, all of it on disk, and so is `fence`,
+    /// which was raised to the epoch that wanted the cut.
     ///
     /// # Panics
     /// If something committed was cut.

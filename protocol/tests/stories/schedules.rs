@@ -217,8 +217,8 @@ fn what_a_voter_says_that_is_fetched_from_quarantines_nobody() {
     }
 }
 
-/// A replica made its primary's epoch durable before it cut its log, and the rules were not told. Cut
-/// off from that primary and promoted, it took an epoch below the fence on its own disk.
+/// A replica made its primary's epoch durable before it cut its log, and the rules were not told.
+/// Cut off from that primary and promoted, it took an epoch below the fence on its own disk.
 #[test]
 fn who_is_cut_obeys_the_epoch_that_wanted_it() {
     let voters = voters(&["a", "b", "c"]);

@@ -1,7 +1,7 @@
 //! Bugs built into the log on purpose, to prove that the tests can find them.
 //!
 //! Only a build with `--cfg towline_planted` holds any of them, and there only the one that
-//! [`plant`] names. In every other build [`planted`] is the constant `false`.
+//! `plant` names. In every other build `planted` is the constant `false`.
 
 /// A bug in the log of one node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

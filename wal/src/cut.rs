@@ -21,7 +21,7 @@ use crate::header::SegmentHeader;
 use crate::newest::files_from;
 use crate::planted::{Bug, planted};
 use crate::recovery::take_lock;
-use crate::scan::{SegmentFile, parse};
+use crate::scan::{SegmentFile, is_blank, parse};
 use crate::segment::create;
 use crate::wal::Options;
 
@@ -45,7 +45,8 @@ pub struct CutReport {
 /// Cuts a closed log to `to`, the end of one of its records or [`Lsn::ZERO`].
 ///
 /// # Errors
-/// [`WalError::NoBoundary`] if it is not, [`WalError::Locked`] if the log is open.
+/// [`WalError::NoBoundary`] if it is not, [`WalError::Record`] if what comes before it in its segment
+/// is damaged, [`WalError::Locked`] if the log is open.
 pub fn cut(dir: &Path, to: Lsn, options: &Options) -> Result<CutReport, WalError> {
     let disk = &*options.disk;
     control::read(disk, dir)?; // Before the lock file is made: an empty folder stays empty.
@@ -78,7 +79,14 @@ fn measure(files: &[SegmentFile], to: Lsn) -> Result<CutReport, WalError> {
         let mut lsn = file.first();
         loop {
             let offset = usize::try_from(lsn.distance_from(file.base())).unwrap_or(usize::MAX);
-            let Ok((header, _)) = parse(&bytes, offset, lsn, file.seed) else { break };
+            let header = match parse(&bytes, offset, lsn, file.seed) {
+                Ok((header, _)) => header,
+                // Before the cut it is damage, which is kept as it is and not built upon.
+                Err(source) if lsn < to && !is_blank(bytes.get(offset..).unwrap_or_default()) => {
+                    return Err(WalError::Record { at: lsn, source });
+                }
+                Err(_) => break,
+            };
             if lsn >= to {
                 report.records += 1;
                 report.bytes += header.stored_len();

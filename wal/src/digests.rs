@@ -39,10 +39,16 @@ impl Log {
         }
         let segment = self.segments.get(base)?.ok_or(WalError::NoBoundary(lsn))?;
         let mut at = SegmentSize::first_record(base);
-        while at < lsn.min(self.appended()) {
-            let header = segment.header_at(at).map_err(|_| WalError::NoBoundary(lsn))?;
+        // Behind the end of an epoch, or a SEAL, the segment holds no records: a place there is no
+        // boundary. Anywhere else one that can not be read is damage.
+        let ends = |at: Lsn| self.history().starts().iter().any(|start| start.previous_end == at);
+        while at < lsn.min(self.appended()) && !ends(at) {
+            let header = segment.header_at(at)?;
             digest = digest.with(&header);
             at = header.end();
+            if header.kind == RecordKind::Seal {
+                break;
+            }
         }
         if at == lsn { Ok(digest) } else { Err(WalError::NoBoundary(lsn)) }
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use support::*;
 use towline_protocol::lsn::{Lsn, SegmentSize};
-use towline_wal::{Level, Options, Wal, WalError, read_control, read_log};
+use towline_wal::{Level, Options, Wal, WalError, cut, read_control, read_log};
 
 /// A log whose flushed part ends at the returned Lsn, with `behind` records after it that only
 /// the page cache holds, as far as the log knows.
@@ -283,4 +283,19 @@ fn a_ready_segment_is_taken_again_and_leftovers_do_no_harm() {
     assert_eq!(contents(&opened(&dir)).len(), 5);
     let _ = Wal::open(&dir, Options::default());
     assert_eq!(SegmentSize::MIN.base_of(opened(&dir).appended()).get(), 4 * 65_536);
+}
+
+/// A damaged record was skipped over as if the log ended there, and the boundary behind it called
+/// none.
+#[test]
+fn damage_before_a_boundary_is_named_and_nothing_is_cut() {
+    let (_folder, dir) = founded("a");
+    let end = log_with_tail(&dir, 20, 5);
+    flip(&segment(&dir, 0), 4_096 + 400, 1);
+    let whole = files(&dir);
+    let refused = cut(&dir, end, &Options::default());
+    assert!(matches!(refused, Err(WalError::Record { at, .. }) if at < end), "{refused:?}");
+    let inside = cut(&dir, Lsn::new(end.get() - 16), &Options::default());
+    assert!(inside.is_err(), "{inside:?}");
+    assert_eq!(files(&dir), whole);
 }

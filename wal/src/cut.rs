@@ -45,8 +45,8 @@ pub struct CutReport {
 /// Cuts a closed log to `to`, the end of one of its records or [`Lsn::ZERO`].
 ///
 /// # Errors
-/// [`WalError::NoBoundary`] if it is not, [`WalError::Record`] if what comes before it in its segment
-/// is damaged, [`WalError::Locked`] if the log is open.
+/// [`WalError::NoBoundary`] if it is not, [`WalError::Record`] if what comes before it in its
+/// segment is damaged, [`WalError::Locked`] if the log is open.
 pub fn cut(dir: &Path, to: Lsn, options: &Options) -> Result<CutReport, WalError> {
     let disk = &*options.disk;
     control::read(disk, dir)?; // Before the lock file is made: an empty folder stays empty.

@@ -182,7 +182,7 @@ fn stale_bytes_of_another_life_of_a_file_never_come_back() {
     let (_folder, dir) = founded("a");
     let end = log_with_tail(&dir, 20, 30);
     let stale = fs::read(segment(&dir, 0)).unwrap();
-    towline_wal::cut(&dir, end, &Options::default()).unwrap();
+    cut(&dir, end, &Options::default()).unwrap();
     // What lay there before lies there again, byte for byte.
     let mut bytes = fs::read(segment(&dir, 0)).unwrap();
     let from = end.get() as usize;

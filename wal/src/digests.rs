@@ -1,15 +1,20 @@
 //! What the digest of a log was at any place of it.
 
+use bytes::Bytes;
 use towline_protocol::lsn::{Lsn, SegmentSize};
-use towline_protocol::record::{Digest, RecordHeader, RecordKind};
+use towline_protocol::record::{Digest, RECORD_HEADER_LEN, RecordHeader, RecordKind};
 
 use crate::error::WalError;
 use crate::log::Log;
+use crate::newest::search_seal;
 use crate::segment::Segment;
 
+/// How much of a segment is read at a time, in bytes.
+const BLOCK_LEN: usize = 64 << 10;
+
 impl Log {
-    /// The digest of everything below `lsn`, which must be the end of a record. Reads up to two
-    /// segments.
+    /// The digest of everything below `lsn`, which must be the end of a record. Reads up to a
+    /// segment, and the end of the one before.
     ///
     /// # Errors
     /// [`WalError::NoBoundary`] if it is not, [`WalError::Lagged`] if it is trimmed, or what
@@ -32,6 +37,10 @@ impl Log {
             let lagged = WalError::Lagged { at: lsn, oldest: oldest.end };
             return if lsn == oldest.end { Ok(oldest.digest) } else { Err(lagged) };
         }
+        let appended = self.appended();
+        if lsn > appended {
+            return Err(WalError::NoBoundary(lsn));
+        }
         let base = self.size.base_of(lsn);
         let (_, mut digest) = self.before_base(base)?;
         if lsn == base {
@@ -41,9 +50,13 @@ impl Log {
         let mut at = SegmentSize::first_record(base);
         // Behind the end of an epoch, or a SEAL, the segment holds no records: a place there is no
         // boundary. Anywhere else one that can not be read is damage.
-        let ends = |at: Lsn| self.history().starts().iter().any(|start| start.previous_end == at);
-        while at < lsn.min(self.appended()) && !ends(at) {
-            let header = segment.header_at(at)?;
+        let history = self.history();
+        let ends = history.starts().iter().map(|start| start.previous_end);
+        let ended = ends.filter(|end| *end >= at).min();
+        let mut headers =
+            Headers { segment: &segment, until: appended, from: at, block: Bytes::new() };
+        while at < lsn && Some(at) != ended {
+            let header = headers.at(at)?;
             digest = digest.with(&header);
             at = header.end();
             if header.kind == RecordKind::Seal {
@@ -66,32 +79,38 @@ impl Log {
         }
         let before = Lsn::new(base.get() - self.size.bytes());
         let segment = self.segments.get(before)?.ok_or(WalError::NoBoundary(base))?;
-        let seal = segment.seal()?.ok_or(WalError::NoBoundary(base))?;
-        let sealed = segment.record(seal.lsn)?.payload.first_chunk().copied().unwrap_or_default();
-        Ok((seal.end(), Digest(u64::from_le_bytes(sealed)).with(&seal)))
+        let seal = search_seal(&segment.header, |from, to| {
+            let len = usize::try_from(to - from).unwrap_or(usize::MAX);
+            segment.read(before.advance(from), len)
+        })?;
+        seal.map(|seal| (seal.end, seal.digest)).ok_or(WalError::NoBoundary(base))
     }
 }
 
-impl Segment {
-    /// The header of the record at `lsn`; its payload is not looked at.
-    pub(crate) fn header_at(&self, lsn: Lsn) -> Result<RecordHeader, WalError> {
-        let bytes = self.read(lsn, towline_protocol::record::RECORD_HEADER_LEN)?;
-        RecordHeader::decode(&bytes, lsn, self.seed)
-            .map_err(|source| WalError::Record { at: lsn, source })
-    }
+/// Reads a segment's headers one after another, a block of the file at a time: a replica waits for
+/// a digest before its stream begins, and a call for every record would keep it waiting.
+struct Headers<'a> {
+    segment: &'a Segment,
+    /// Nothing behind this is read: it may be written at this moment.
+    until: Lsn,
+    /// Where the block lies that was read last.
+    from: Lsn,
+    block: Bytes,
+}
 
-    /// The header of the segment's SEAL; `None` if it has none.
-    fn seal(&self) -> Result<Option<RecordHeader>, WalError> {
-        let mut at = SegmentSize::first_record(self.base());
-        let end = self.header.size.next_base(self.base());
-        while at < end {
-            match self.header_at(at) {
-                Ok(header) if header.kind == RecordKind::Seal => return Ok(Some(header)),
-                Ok(header) => at = header.end(),
-                Err(WalError::Record { .. }) => break,
-                Err(error) => return Err(error),
-            }
+impl Headers<'_> {
+    /// The header of the record at `at`, which lies behind those before; its payload is not looked
+    /// at.
+    fn at(&mut self, at: Lsn) -> Result<RecordHeader, WalError> {
+        let offset = usize::try_from(at.distance_from(self.from)).unwrap_or(usize::MAX);
+        let behind = offset.saturating_add(RECORD_HEADER_LEN);
+        if behind > self.block.len() {
+            let left = usize::try_from(self.until.distance_from(at)).unwrap_or(usize::MAX);
+            self.block = self.segment.read(at, left.min(BLOCK_LEN))?;
+            self.from = at;
         }
-        Ok(None)
+        let offset = usize::try_from(at.distance_from(self.from)).unwrap_or(usize::MAX);
+        RecordHeader::decode(&self.block[offset..], at, self.segment.seed)
+            .map_err(|source| WalError::Record { at, source })
     }
 }

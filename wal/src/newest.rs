@@ -12,6 +12,7 @@ use towline_protocol::record::{
 use crate::control::Control;
 use crate::disk::{Access, Disk};
 use crate::error::{AtPath, WalError};
+use crate::header::SegmentHeader;
 use crate::log::SEAL_LEN;
 use crate::scan::{SegmentFile, is_blank, parse};
 use crate::segment::{file_name, named_base};
@@ -192,27 +193,35 @@ impl SegmentFile {
         Ok(barrier.map(|it| Before { end: it.previous_end, digest: it.digest, sealed: false }))
     }
 
-    /// What the SEAL of the segment says, searched from the segment's end: it lies no further
-    /// from there than the longest record.
+    /// What the SEAL of the segment says.
     pub(crate) fn sealed_before(&self) -> Result<Option<Before>, WalError> {
-        let size = self.header.size;
-        let longest = size.max_payload().min(u64::from(RECORD_PAYLOAD_MAX));
-        let lowest = size.bytes() - longest - 2 * SEAL_LEN;
-        let mut to = size.bytes();
-        while to > lowest {
-            let from = to.saturating_sub(SEARCH_LEN).max(SegmentSize::HEADER_LEN);
-            let bytes = self.read(from, to + SEAL_LEN - RECORD_ALIGN)?;
-            let places = usize::try_from(to - from).unwrap_or(usize::MAX);
-            for offset in (0..places).step_by(RECORD_ALIGN as usize).rev() {
-                let lsn = self.base().advance(from + offset as u64);
-                if let Ok((header, payload)) = parse(&bytes, offset, lsn, self.seed) {
-                    return Ok(seal(&header, payload));
-                }
-            }
-            to = from;
-        }
-        Ok(None)
+        search_seal(&self.header, |from, to| self.read(from, to))
     }
+}
+
+/// What a segment's SEAL says, searched from the segment's end: it lies no further from there than
+/// the longest record. `read` gives what lies between two offsets, or up to the file's end.
+pub(crate) fn search_seal<Bytes: AsRef<[u8]>>(
+    header: &SegmentHeader,
+    read: impl Fn(u64, u64) -> Result<Bytes, WalError>,
+) -> Result<Option<Before>, WalError> {
+    let (size, seed) = (header.size, header.seed());
+    let longest = size.max_payload().min(u64::from(RECORD_PAYLOAD_MAX));
+    let lowest = size.bytes() - longest - 2 * SEAL_LEN;
+    let mut to = size.bytes();
+    while to > lowest {
+        let from = to.saturating_sub(SEARCH_LEN).max(SegmentSize::HEADER_LEN);
+        let bytes = read(from, to + SEAL_LEN - RECORD_ALIGN)?;
+        let places = usize::try_from(to - from).unwrap_or(usize::MAX);
+        for offset in (0..places).step_by(RECORD_ALIGN as usize).rev() {
+            let lsn = header.base.advance(from + offset as u64);
+            if let Ok((record, payload)) = parse(bytes.as_ref(), offset, lsn, seed) {
+                return Ok(seal(&record, payload));
+            }
+        }
+        to = from;
+    }
+    Ok(None)
 }
 
 /// What a segment's last record says, if it is a SEAL.

@@ -163,6 +163,12 @@ impl SimDisk {
         self.state().bytes_read
     }
 
+    /// How many calls read bytes of open files so far, mappings aside.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.state().reads
+    }
+
     /// The kernel writes some sectors back that nobody asked for yet.
     pub fn writeback(&self) {
         self.state().writeback();

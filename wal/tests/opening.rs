@@ -1,4 +1,4 @@
-//! Opening a log: what it costs, and what it says of what it found.
+//! Opening a log, and finding a place in it: what that costs, and what it says of what it found.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod support;
@@ -68,6 +68,29 @@ fn opening_reads_the_tail_however_long_the_log_is() {
         // The segment that holds the promise, what is behind it, and a SEAL before it.
         let most = 5 * SegmentSize::MIN.bytes();
         assert!(costs.iter().all(|&cost| cost < most), "{costs:?} of {most}");
+    }
+}
+
+/// A replica that comes back waits for this digest before its stream begins, with a deadline.
+#[test]
+fn a_digest_of_an_old_place_is_read_in_blocks_however_small_the_records_are() {
+    let disk = founded_disk(1);
+    let wal = opened_on(&disk);
+    begin(&wal, 1);
+    let mut places = Vec::new();
+    // What is old is not mapped any more.
+    while wal.appended().get() < 8 * SegmentSize::MIN.bytes() {
+        places.push((append(&wal, b"small").end, wal.digest()));
+        if places.len() % 256 == 0 {
+            wal.flush().unwrap();
+        }
+    }
+    let records = places.len() as u64 / 8;
+    for (place, digest) in places.into_iter().step_by(331) {
+        let before = disk.reads();
+        assert_eq!(wal.digest_at(place).unwrap(), digest);
+        let reads = disk.reads() - before;
+        assert!(reads < 8, "{reads} reads at {place}; a segment has {records} records");
     }
 }
 

@@ -34,6 +34,7 @@ impl DiskFile for SimFile {
         state.check_life(self.life)?;
         let read = locked(&self.inode).read_at(bytes, index(offset));
         state.bytes_read += read as u64;
+        state.reads += 1;
         Ok(read)
     }
 

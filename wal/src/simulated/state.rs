@@ -31,6 +31,7 @@ pub(super) struct State {
     pub(super) recorded: Option<Vec<Outage>>,
     /// How many bytes calls have read.
     pub(super) bytes_read: u64,
+    pub(super) reads: u64,
 }
 
 pub(super) fn locked(inode: &Mutex<Inode>) -> MutexGuard<'_, Inode> {
@@ -56,6 +57,7 @@ impl State {
             dead: false,
             recorded: None,
             bytes_read: 0,
+            reads: 0,
         }
     }
 

@@ -18,11 +18,11 @@ use crate::crash;
 use crate::disk::{Access, Disk};
 use crate::error::{AtPath, WalError};
 use crate::header::SegmentHeader;
-use crate::newest::files_from;
+use crate::newest::{bases, files_from};
 use crate::planted::{Bug, planted};
 use crate::recovery::take_lock;
 use crate::scan::{SegmentFile, is_blank, parse};
-use crate::segment::create;
+use crate::segment::{create, file_name};
 use crate::wal::Options;
 
 const FRESH_NAME: &str = "cut.new";
@@ -128,19 +128,22 @@ pub(crate) fn finish(
     let bundle = salvage.join(format!("{:020}-{:016x}", mark.to.get(), mark.nonce));
     disk.create_dir_all(&bundle).at("creating", &bundle)?;
     // The newest first: what is left is a log without a gap after every step.
-    let mut files = files_from(disk, dir, control, before(mark.to))?;
+    let mut bases = bases(disk, dir, control)?;
+    bases.retain(|&base| base >= control.segment_size.base_of(before(mark.to)));
     if !planted(Bug::CutOldestFirst) {
-        files.reverse();
+        bases.reverse();
     }
-    for file in files {
-        let name = file.path.file_name().unwrap_or_default();
-        let kept = bundle.join(name);
+    for base in bases {
+        let name = file_name(base);
+        let kept = bundle.join(&name);
         crash::point()?;
-        if mark.to <= file.first() {
-            disk.rename(&file.path, &kept).at("moving to", &kept)?;
-        } else if mark.to < file.header.size.next_base(file.base())
-            && file.header.nonce != mark.nonce
-        {
+        if mark.to <= SegmentSize::first_record(base) {
+            // Not looked into: it may be one that nobody could open.
+            disk.rename(&dir.join(&name), &kept).at("moving to", &kept)?;
+            continue;
+        }
+        let file = SegmentFile::open(disk, dir, base, control)?;
+        if mark.to < file.header.size.next_base(base) && file.header.nonce != mark.nonce {
             match disk.hard_link(&file.path, &kept) {
                 Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                     return Err(error).at("linking to", &kept);

@@ -244,3 +244,30 @@ fn a_blank_segment_with_a_damaged_header_is_nobodys_loss() {
         }
     }
 }
+
+#[test]
+fn a_torn_tail_is_cut_off_also_where_the_blank_segment_has_a_damaged_header() {
+    let (_folder, dir) = founded("a");
+    let wal = opened(&dir);
+    begin(&wal, 1);
+    for number in 0..300 {
+        append(&wal, &payload(number));
+    }
+    let end = wal.flush().unwrap();
+    let base = SegmentSize::MIN.base_of(end);
+    let ready = segment(&dir, SegmentSize::MIN.next_base(end).get());
+    wait_for(&ready);
+    wal.shutdown().unwrap();
+    drop(wal);
+    flip(&ready, 9, 4);
+    flip(&segment(&dir, base.get()), SegmentSize::MIN.offset_of(end) + 100, 4);
+    let (wal, report) = open(&dir).unwrap();
+    assert_eq!((report.torn.map(|(at, _)| at), report.end), (Some(end), end));
+    let bundle = report.bundle.unwrap();
+    assert!(bundle.join(ready.file_name().unwrap()).exists(), "what is damaged is kept as well");
+    for number in 300..600 {
+        append(&wal, &payload(number));
+    }
+    wal.flush().unwrap();
+    assert_eq!(contents(&wal), payloads(0..600));
+}

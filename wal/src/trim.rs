@@ -86,7 +86,9 @@ impl Log {
             return Ok(TrimReport { oldest: before, segments: 0, lagged, held_by });
         };
         let flushed = self.flushed();
-        let mut base = self.size.base_of(to.min(flushed)).min(tail);
+        // Something flushed stays: a log that begins with what may be torn could end with nothing.
+        let last = Lsn::new(flushed.get().saturating_sub(1));
+        let mut base = self.size.base_of(to.min(last)).min(tail);
         let mut held_by = None;
         let slots = self.slots();
         for slot in slots.iter().filter(|slot| slot.holds(self, flushed)) {

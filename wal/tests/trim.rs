@@ -301,3 +301,31 @@ fn a_replica_receives_on_a_log_that_was_trimmed() {
     }
     assert_eq!(primary.digest(), replica.digest());
 }
+
+/// A log that begins with nothing that is flushed would have no segment at all once what is there
+/// turns out to be torn.
+#[test]
+fn a_trim_leaves_a_flushed_record_where_a_seal_fills_its_segment() {
+    for seed in 0..40 {
+        let disk = founded_disk(seed);
+        let wal = open_on(&disk);
+        begin(&wal, 1);
+        let left = |wal: &Wal| SIZE.bytes() - SIZE.offset_of(wal.appended());
+        while left(&wal) > SIZE.max_payload() {
+            append(&wal, &payload(1));
+        }
+        // A record's header, and a SEAL.
+        append(&wal, &vec![7; left(&wal) as usize - 32 - 48]);
+        let mut claim = wal.reserve(RecordKind::Data, 0, 4_000).unwrap();
+        let full = SIZE.next_base(Lsn::ZERO);
+        assert_eq!(wal.appended(), full, "the SEAL ends its segment");
+        wal.wait_flushed(full).unwrap();
+        wal.trim(full).unwrap();
+        claim.fill(&[9; 4_000]).unwrap();
+        let _ = claim.commit().unwrap();
+        drop(wal);
+        disk.power_cut();
+        let wal = open_on(&disk);
+        assert!(wal.flushed() >= full, "seed {seed}");
+    }
+}

@@ -63,7 +63,8 @@ pub enum ReceiveError {
 /// The tail: takes records into the log until `until`, or until the stream breaks.
 ///
 /// `accepts` is asked before every frame, so that nothing enters the log once a higher epoch is
-/// obeyed. `grown` is called after every frame with the log's new end.
+/// obeyed. `grown` is called after every frame with the log's new end, after one that was not
+/// taken whole as well.
 ///
 /// # Errors
 /// [`ReceiveError`]; `Ok` only once `until` is reached.
@@ -94,7 +95,9 @@ pub async fn receive_tail(
             return Err(ReceiveError::Refused(peer, header.epoch));
         }
         let taken = wal.receive(header.segment, header.from, &bytes);
-        grown(taken.map_err(|source| ReceiveError::Log { peer, source })?);
+        // Also if it failed: what came before a bad record is in the log, a BARRIER perhaps.
+        grown(wal.appended());
+        taken.map_err(|source| ReceiveError::Log { peer, source })?;
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use towline::RefusalKind;
+use towline_protocol::barrier::Barrier;
 use towline_protocol::epoch::{Epoch, History};
 use towline_protocol::frame::{
     Ack, Body, CONTROL_FRAME_MAX, Fence, Frame, Heartbeat, Hello, PROTOCOL_VERSION, Purpose,
@@ -12,8 +13,10 @@ use towline_protocol::frame::{
 };
 use towline_protocol::id::{ClusterId, Incarnation, LogId};
 use towline_protocol::lsn::{Lsn, SegmentSize};
-use towline_protocol::record::Digest;
+use towline_protocol::record::{Digest, RecordKind};
+use towline_protocol::terms::Terms;
 use towline_transport::{Connection, Endpoint, FrameReceiver, FrameSender, Priority};
+use towline_wal::{Founding, Level, Options, Wal};
 
 use crate::PATIENCE;
 use crate::fixture::Cluster;
@@ -302,5 +305,63 @@ async fn a_false_primary_is_refused_by_name() {
     }
     let marks = cluster.node("b").watermarks();
     assert_eq!((marks.appended, marks.committed), (Lsn::ZERO, Lsn::ZERO));
+    cluster.stop_all().await;
+}
+
+/// A primary's first frame: a BARRIER and records behind it, the last of which is damaged. Also
+/// where the others end.
+fn damaged(cluster: &Cluster, folder: &std::path::Path, epoch: Epoch) -> (Bytes, Lsn) {
+    let theirs = cluster.control("b");
+    let (node, voters) = ("a".parse().unwrap(), theirs.founding_voters);
+    let alone = Founding::alone(LOG, node);
+    let (cluster, segment_size) = (CLUSTER, theirs.segment_size);
+    let founding = Founding { cluster, segment_size, voters: voters.clone(), ..alone };
+    towline_wal::found(folder, &founding).unwrap();
+    let (wal, _) = Wal::open(folder, Options::default()).unwrap();
+    let terms = Terms::founding(voters);
+    let barrier = Barrier { epoch, terms, ..wal.next_barrier() };
+    wal.begin_epoch(&barrier).unwrap();
+    let kept = wal.append(RecordKind::Data, 0, b"k=v").unwrap().end;
+    wal.append(RecordKind::Data, 0, b"k=w").unwrap();
+    let mut cursor = wal.cursor(Lsn::ZERO, Level::Appended).unwrap();
+    let chunk = cursor.next_chunk(1 << 20).unwrap().unwrap();
+    let header = Records { epoch, number: 1, segment: chunk.segment, from: chunk.from };
+    let mut frame = [&header.encode()[..], &chunk.bytes[..]].concat();
+    let payload = frame.len() - 16;
+    frame[payload] ^= 1;
+    (frame.into(), kept)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_before_a_damaged_record_is_spoken_of_as_it_is() {
+    let mut cluster = Cluster::found(&["a", "b"], None);
+    let folder = tempfile::tempdir().unwrap();
+    let epoch = Epoch { number: 3, incarnation: Incarnation(100) };
+    let (records, kept) = damaged(&cluster, &folder.path().join("log"), epoch);
+    let liar = cluster.impostor("a", cluster.address("a"));
+    cluster.start("b").await;
+    let good = Welcome::Stream { from: Lsn::ZERO, digest: Digest::EMPTY, until: None };
+    let play = Play {
+        what: "a damaged record",
+        welcome: frame(epoch, Body::Welcome(good)),
+        control: vec![],
+        records: vec![records],
+        kind: RefusalKind::Malformed,
+    };
+    let performed = async { while perform(&liar, &play).await.is_none() {} };
+    tokio::time::timeout(PATIENCE, performed).await.expect(play.what);
+    let next = async {
+        loop {
+            let connection = liar.accept().await.unwrap().unwrap();
+            let (_sender, mut receiver) = connection.accept_control().await.unwrap();
+            let said = receiver.recv(CONTROL_FRAME_MAX).await.unwrap().unwrap();
+            match Frame::decode(&said).unwrap().body {
+                Body::Hello(hello) if hello.purpose == Purpose::Stream => return hello,
+                _ => {}
+            }
+        }
+    };
+    let hello = tokio::time::timeout(PATIENCE, next).await.expect("it dials again");
+    assert_eq!((hello.history.last_epoch(), hello.end), (epoch, kept));
     cluster.stop_all().await;
 }

@@ -49,16 +49,39 @@ impl Shared {
         self.tell(|machine, now_ms| machine.handle_quiesced(epoch, now_ms));
     }
 
-    /// Ends `epoch` in the log, behind everything else of it. Blocks.
+    /// Ends `epoch` in the log, behind everything else of it; waits for room as long as this node
+    /// leads in it. A full disk ends a hand-over by its deadline, never the node. Blocks.
     pub(crate) fn append_end(&self, epoch: Epoch) -> Result<(), WalError> {
-        let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        if *gate != Gate::Quiesced(epoch) {
-            return Ok(()); // Demoted meanwhile.
-        }
-        let appended = self.wal().append(RecordKind::End, 0, &[])?;
-        drop(gate);
+        let appended = loop {
+            match self.try_end(epoch) {
+                Ok(None) => return Ok(()), // Demoted meanwhile.
+                Ok(Some(appended)) => break appended,
+                Err(WalError::NoSpace(why)) => {
+                    tracing::warn!(node = %self.identity.node, "waiting to hand over: {why}");
+                }
+                Err(error) => return Err(error),
+            }
+            // The gate is closed by whoever runs this, so it can not say.
+            if self.is_stopping() || !self.leads(epoch) {
+                return Ok(());
+            }
+        };
         self.tell(|machine, now_ms| machine.handle_end(epoch, appended.end, now_ms));
         Ok(())
+    }
+
+    fn try_end(&self, epoch: Epoch) -> Result<Option<Appended>, WalError> {
+        let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        if *gate != Gate::Quiesced(epoch) {
+            return Ok(None);
+        }
+        self.wal().append(RecordKind::End, 0, &[]).map(Some)
+    }
+
+    fn leads(&self, epoch: Epoch) -> bool {
+        self.look(|machine| {
+            machine.fence() == epoch && matches!(machine.role(), RoleView::Primary { .. })
+        })
     }
 
     /// Calls the hook's `pre_promote`, which may take until its deadline, and tells the rules.
@@ -107,7 +130,7 @@ impl Shared {
     }
 
     /// Appends the BARRIER; waits for room as long as this node is still the candidate. A full
-    /// disk ends a candidacy by its deadline, never the node.
+    /// disk ends a candidacy by its deadline, never the node. A node that stops has no deadlines.
     fn begin_epoch(&self, wal: &Wal, barrier: &Barrier) -> Result<Option<Appended>, WalError> {
         loop {
             match wal.begin_epoch(barrier) {
@@ -117,7 +140,7 @@ impl Shared {
                 }
                 Err(error) => return Err(error),
             }
-            if !self.is_candidate(barrier.epoch) {
+            if self.is_stopping() || !self.is_candidate(barrier.epoch) {
                 return Ok(None);
             }
         }

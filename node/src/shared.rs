@@ -282,6 +282,11 @@ impl Shared {
         drop(self.stopping.subscribe().wait_for(|stopping| *stopping).await);
     }
 
+    /// Whether the node stops, so that nobody counts its time any more.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
     /// Sends the newest ack again, though nothing changed: the primary asked by a heartbeat, and
     /// a lost ack must never wedge it.
     pub(crate) fn repeat_ack(&self) {

@@ -138,10 +138,14 @@ impl Cluster {
         self.peers[&name.parse().unwrap()].repl.parse().unwrap()
     }
 
+    /// Where the log of a node lies.
+    pub(crate) fn log_dir(&self, name: &str) -> PathBuf {
+        self.members[name].dir.join("logs").join(LogId(8).to_string())
+    }
+
     /// What the control file of a node says.
     pub(crate) fn control(&self, name: &str) -> Control {
-        let dir = self.members[name].dir.join("logs").join(LogId(8).to_string());
-        towline_wal::read_control(&dir).unwrap()
+        towline_wal::read_control(&self.log_dir(name)).unwrap()
     }
 
     /// An endpoint with the certificate of a node that is not running.

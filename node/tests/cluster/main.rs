@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod fixture;
+mod full;
 mod liar;
 
 use std::sync::{Arc, Mutex};

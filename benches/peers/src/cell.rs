@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::samples::Metrics;
 use crate::size::Size;
+use crate::workloads::Workload;
 
 /// A measurement that takes longer has hung.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -35,16 +36,21 @@ impl Place {
     /// to be `kept`.
     pub(crate) fn measure(
         &self,
-        workload: &str,
+        workload: &Workload,
         who: &str,
         kept: bool,
     ) -> Result<Vec<(String, f64)>> {
-        let dir = self.dir.join(if kept { workload } else { "log" });
-        let measured = self.run(workload, who, &dir);
+        let name = workload.name;
+        let dir = self.dir.join(if kept { name } else { "log" });
+        let measured = self.run(name, who, &dir);
         if !kept && dir.exists() {
             std::fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
         }
-        measured.with_context(|| format!("{who} at {workload}"))
+        if workload.is_long() {
+            // The next one is not to wait for a disk that is busy with what this one left.
+            nix::unistd::syncfs(File::open(&self.dir)?)?;
+        }
+        measured.with_context(|| format!("{who} at {name}"))
     }
 
     fn run(&self, workload: &str, who: &str, dir: &Path) -> Result<Vec<(String, f64)>> {

@@ -6,6 +6,9 @@ use anyhow::{Context, Result};
 
 use crate::meter::device;
 
+/// A load from which on somebody else is at it.
+const BUSY: f64 = 1.0;
+
 /// The machine, the file system of a folder, and the device below it: a line each.
 pub(crate) fn describe(dir: &Path) -> Result<String> {
     let cpus = read("/proc/cpuinfo")?;
@@ -15,7 +18,8 @@ pub(crate) fn describe(dir: &Path) -> Result<String> {
     let memory = field(&memory, "MemTotal").unwrap_or("unknown");
     let kernel = read("/proc/sys/kernel/osrelease")?;
     let load = read("/proc/loadavg")?;
-    let load = load.split_whitespace().next().unwrap_or("unknown");
+    let load: f64 = load.split_whitespace().next().unwrap_or("0").parse()?;
+    let busy = if load > BUSY { ": it is busy, and the figures mean little" } else { "" };
     let (major, minor) = device(dir)?;
     let (file_system, options) = mount(major, minor)?;
     let block = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))?;
@@ -26,7 +30,7 @@ pub(crate) fn describe(dir: &Path) -> Result<String> {
     Ok(format!(
         "machine: {model}, {cores} cores, {memory} of memory, Linux {}\n\
          disk: {file_system} ({options}) on {name}, {}, {}\n\
-         load when it began: {load}",
+         load when it began: {load}{busy}",
         kernel.trim(),
         if rotates { "rotating" } else { "not rotating" },
         cache.trim(),

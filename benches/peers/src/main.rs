@@ -111,9 +111,11 @@ fn run(dir: &Path, options: &[&str]) -> Result<()> {
     println!("{}", versions::describe()?);
     let place = Place { dir: dir.to_owned(), size };
     let mut measured = Rounds::new(place, &options.only)?;
-    measured.run(rounds)?;
+    measured.run(rounds);
     let report = Report::new(&measured, rounds, machine);
     print!("{}", report.text());
+    let lacking = measured.lacking.join(", ");
+    ensure!(lacking.is_empty(), "too few good rounds, so nothing is said of {lacking}");
     if let Some(docs) = docs {
         report.write(&docs)?;
     }

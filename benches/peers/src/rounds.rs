@@ -4,6 +4,7 @@
 //! A round of a workload counts only if nobody failed in it and the machine held still.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 
@@ -26,6 +27,8 @@ pub(crate) struct Rounds {
     failed: BTreeSet<(&'static str, usize)>,
     /// Why a round was thrown away, for somebody to read.
     pub(crate) thrown: Vec<String>,
+    /// The workloads that had too few good rounds, of which nothing is said.
+    pub(crate) lacking: Vec<String>,
 }
 
 impl Rounds {
@@ -43,41 +46,48 @@ impl Rounds {
             moved: BTreeMap::new(),
             failed: BTreeSet::new(),
             thrown: Vec::new(),
+            lacking: Vec::new(),
         })
     }
 
-    /// Goes through so many rounds, and through some more where too few were good.
-    pub(crate) fn run(&mut self, rounds: usize) -> Result<()> {
+    /// Goes through so many rounds, and through some more where too few were good. What has too few
+    /// even then is forgotten.
+    pub(crate) fn run(&mut self, rounds: usize) {
         for round in 0..rounds {
             for workload in self.workloads.clone() {
-                self.round(round, workload);
-            }
-            eprintln!("round {} of {rounds} done", round + 1);
-        }
-        let needed = (2 * rounds).div_ceil(3);
-        let last = self.last_round(rounds);
-        for round in rounds..last {
-            for workload in self.workloads.clone() {
-                if self.good(workload, round).len() < needed {
+                if round % self.every(workload) == 0 {
                     self.round(round, workload);
                 }
             }
         }
-        let mut lacking = Vec::new();
+        let last = self.last_round(rounds);
+        for round in rounds..last {
+            for workload in self.workloads.clone() {
+                if self.good(workload, round).len() < self.needed(workload, rounds) {
+                    self.round(round, workload);
+                }
+            }
+        }
         for workload in self.workloads.clone() {
-            let good = self.good(workload, last);
-            if good.len() < needed {
-                lacking.push(format!("{}: {} of {needed}", workload.name, good.len()));
+            let (good, needed) = (self.good(workload, last), self.needed(workload, rounds));
+            let is_enough = good.len() >= needed;
+            if !is_enough {
+                self.lacking.push(format!("{} ({} of {needed})", workload.name, good.len()));
             }
-            for round in (0..last).filter(|round| !good.contains(round)) {
-                self.throw_away(workload, round);
+            for round in (0..last).filter(|round| !(is_enough && good.contains(round))) {
+                self.throw_away(workload, round, good.contains(&round));
             }
         }
-        if !lacking.is_empty() {
-            let why = self.thrown.join("\n  ");
-            bail!("too few good rounds, so nothing is said: {}\n  {why}", lacking.join(", "));
-        }
-        Ok(())
+    }
+
+    /// In which rounds a workload is measured: what takes long, in a full run, in some only.
+    fn every(&self, workload: &Workload) -> usize {
+        if workload.is_long() { self.place.size.long_every() } else { 1 }
+    }
+
+    /// How many rounds of a workload must be good.
+    fn needed(&self, workload: &Workload, rounds: usize) -> usize {
+        (2 * rounds.div_ceil(self.every(workload))).div_ceil(3)
     }
 
     /// One past the last round there may be: half as many again as were asked for.
@@ -87,6 +97,7 @@ impl Rounds {
 
     /// One round of one workload. The order rotates, so that nobody always comes after the same.
     fn round(&mut self, round: usize, workload: &'static Workload) {
+        let start = Instant::now();
         let mut order: Vec<_> = workloads::contestants(workload).collect();
         let len = order.len();
         order.rotate_left(round % len);
@@ -105,13 +116,15 @@ impl Rounds {
             let mean = f64::midpoint(before, after);
             self.samples.add(round, workload.name, floor, metric, mean);
         }
+        let (round, seconds) = (round + 1, start.elapsed().as_secs_f64());
+        eprintln!("round {round}: {}, {seconds:.1} s", workload.name);
     }
 
     /// One measurement; `false`, and a round that does not count, if it failed.
     fn cell(&mut self, round: usize, workload: &'static Workload, who: &str) -> bool {
         let is_limit = crate::limits::NAMES.contains(&who);
         let kept = workload.keeps_its_folder() && !is_limit;
-        match self.place.measure(workload.name, who, kept) {
+        match self.place.measure(workload, who, kept) {
             Ok(metrics) => {
                 for (metric, value) in metrics {
                     self.samples.add(round, workload.name, who, &metric, value);
@@ -145,11 +158,12 @@ impl Rounds {
         rounds.into_iter().filter(near).collect()
     }
 
-    fn throw_away(&mut self, workload: &'static Workload, round: usize) {
+    /// Forgets a round, which may have been good itself, and says why.
+    fn throw_away(&mut self, workload: &'static Workload, round: usize, is_good: bool) {
         let (floor, metric) = workload.floor;
         let Some(at) = self.samples.get(round, workload.name, floor, metric) else { return };
         let key = (workload.name, round);
-        if !self.failed.contains(&key) {
+        if !is_good && !self.failed.contains(&key) {
             let moved = self.moved.get(&key).copied().unwrap_or(f64::NAN);
             self.thrown.push(format!(
                 "{}, round {}: the machine did not hold still: {floor} was {at:.0} {metric} and \
@@ -159,5 +173,48 @@ impl Rounds {
             ));
         }
         self.samples.forget(round, workload.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::size::Size;
+
+    /// Rounds of the first workload, each with its floor and by how much that moved.
+    fn rounds(floors: &[(f64, f64)]) -> Rounds {
+        let place = Place { dir: "unused".into(), size: Size::Full };
+        let mut rounds = Rounds::new(place, &[]).unwrap();
+        let (workload, (floor, metric)) = (ALL[0].name, ALL[0].floor);
+        for (round, (at, moved)) in floors.iter().enumerate() {
+            rounds.samples.add(round, workload, floor, metric, *at);
+            rounds.moved.insert((workload, round), *moved);
+        }
+        rounds
+    }
+
+    #[test]
+    fn a_round_counts_if_the_machine_held_still_and_nobody_failed() {
+        let mut rounds = rounds(&[(100.0, 1.1), (100.0, 1.6), (40.0, 1.0), (120.0, 1.0)]);
+        assert_eq!(rounds.good(&ALL[0], 4), [0, 3]);
+        rounds.failed.insert((ALL[0].name, 3));
+        assert_eq!(rounds.good(&ALL[0], 4), [0]);
+        rounds.throw_away(&ALL[0], 1, false);
+        assert!(rounds.thrown[0].contains("did not hold still"));
+        assert_eq!(rounds.samples.get(1, ALL[0].name, "skeleton", "records/s"), None);
+    }
+
+    #[test]
+    fn a_round_without_a_floor_does_not_count() {
+        let mut rounds = rounds(&[(100.0, 1.0), (100.0, 1.0)]);
+        rounds.moved.remove(&(ALL[0].name, 1));
+        assert_eq!(rounds.good(&ALL[0], 2), [0]);
+    }
+
+    #[test]
+    fn two_thirds_must_be_good() {
+        let rounds = rounds(&[]);
+        let long = ALL.iter().find(|it| it.is_long()).unwrap();
+        assert_eq!((rounds.needed(&ALL[0], 11), rounds.needed(long, 11)), (8, 3));
     }
 }

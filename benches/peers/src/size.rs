@@ -57,6 +57,11 @@ impl Size {
         self.pick(11, 3)
     }
 
+    /// A workload that takes long is measured in one round of so many.
+    pub(crate) const fn long_every(self) -> usize {
+        self.pick(3, 1)
+    }
+
     /// How a process that measures for another is told.
     pub(crate) const fn name(self) -> &'static str {
         self.pick("full", "quick")

@@ -98,20 +98,6 @@ pub(crate) const ALL: [Workload; 18] = [
     append("append-4k", 4 << 10, 1),
     append("append-16k", 16 << 10, 1),
     append("writers-4", 256, 4),
-    Workload {
-        name: "sustained",
-        kind: Kind::Sustained { trimmed: false },
-        peers: UNSYNCED,
-        floor: SKELETON,
-        limits: &["page-cache", "device"],
-    },
-    Workload {
-        name: "recycled",
-        kind: Kind::Sustained { trimmed: true },
-        peers: &[],
-        floor: SKELETON,
-        limits: &[],
-    },
     durable("durable-1", 1),
     durable("durable-4", 4),
     durable("durable-16", 16),
@@ -134,6 +120,21 @@ pub(crate) const ALL: [Workload; 18] = [
     },
     Workload { name: "reading", kind: Kind::Reading, peers: READ, floor: CHECKSUMS, limits: &[] },
     Workload { name: "opening", kind: Kind::Opening, peers: &[], floor: CHECKSUMS, limits: &[] },
+    // Last, as they leave the disk with something to do.
+    Workload {
+        name: "sustained",
+        kind: Kind::Sustained { trimmed: false },
+        peers: UNSYNCED,
+        floor: SKELETON,
+        limits: &["page-cache", "device"],
+    },
+    Workload {
+        name: "recycled",
+        kind: Kind::Sustained { trimmed: true },
+        peers: &[],
+        floor: SKELETON,
+        limits: &[],
+    },
 ];
 
 impl Workload {
@@ -144,6 +145,11 @@ impl Workload {
             Kind::Sustained { .. } => sustained::PAYLOAD_LEN,
             _ => 256,
         }
+    }
+
+    /// Whether it writes gigabytes.
+    pub(crate) const fn is_long(&self) -> bool {
+        matches!(self.kind, Kind::Sustained { .. })
     }
 
     /// Whether what it has made stays for the next round.

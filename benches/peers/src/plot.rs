@@ -9,8 +9,23 @@ use crate::peer::OURS;
 use crate::samples::{Samples, median};
 
 const SIZE: (u32, u32) = (860, 460);
+/// What a name takes from top to bottom.
+const NAME_HEIGHT: i32 = 16;
 /// The limit is drawn as well, in this colour.
 const LIMIT: RGBColor = RGBColor(150, 150, 150);
+
+/// For the others; each can be read on white.
+const COLORS: [(u8, u8, u8); 9] = [
+    (31, 119, 180),
+    (44, 130, 44),
+    (148, 103, 189),
+    (140, 86, 75),
+    (190, 90, 160),
+    (90, 90, 90),
+    (140, 140, 20),
+    (20, 150, 160),
+    (220, 120, 20),
+];
 
 /// A line: whose it is, and its points.
 struct Curve {
@@ -63,9 +78,9 @@ fn draw(path: &Path, titles: [&str; 3], curves: &[Curve], xs: &[f64]) -> Result<
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE).map_err(|error| failed(&error))?;
     let mut chart = ChartBuilder::on(&root)
-        .caption(titles[0], ("sans-serif", 20))
+        .caption(titles[0], ("sans-serif", 24))
         .margin(12)
-        .margin_right(150)
+        .margin_right(120)
         .x_label_area_size(42)
         .y_label_area_size(78)
         .build_cartesian_2d((first..last).log_scale(), (low * 0.8..high * 1.25).log_scale())
@@ -74,6 +89,7 @@ fn draw(path: &Path, titles: [&str; 3], curves: &[Curve], xs: &[f64]) -> Result<
         .configure_mesh()
         .x_desc(titles[1])
         .y_desc(titles[2])
+        .label_style(("sans-serif", 15))
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| grouped(*y))
         .draw()
@@ -82,18 +98,21 @@ fn draw(path: &Path, titles: [&str; 3], curves: &[Curve], xs: &[f64]) -> Result<
         let (color, width) = style(&curve.who, index);
         let line =
             LineSeries::new(curve.points.clone(), color.stroke_width(width)).point_size(width);
-        chart
-            .draw_series(line)
-            .map_err(|error| failed(&error))?
-            .label(&curve.who)
-            .legend(move |(x, y)| Rectangle::new([(x, y - 1), (x + 18, y + 2)], color.filled()));
+        chart.draw_series(line).map_err(|error| failed(&error))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::Coordinate(630, 6))
-        .label_font(("sans-serif", 13))
-        .draw()
-        .map_err(|error| failed(&error))?;
+    // Every line has its name at its end, as far down as leaves the others readable.
+    let end = |curve: &Curve| curve.points.last().map(|point| chart.backend_coord(point));
+    let mut ends: Vec<_> = curves.iter().map(end).zip(curves.iter().enumerate()).collect();
+    ends.sort_by_key(|(end, _)| end.map(|(_, y)| y));
+    let mut lowest = i32::MIN;
+    for (end, (index, curve)) in ends {
+        let Some((x, y)) = end else { continue };
+        let y = y.max(lowest.saturating_add(NAME_HEIGHT));
+        lowest = y;
+        let font = ("sans-serif", 17).into_font().color(&style(&curve.who, index).0);
+        let name = Text::new(curve.who.clone(), (x + 8, y - NAME_HEIGHT / 2), font);
+        root.draw(&name).map_err(|error| failed(&error))?;
+    }
     root.present().map_err(|error| failed(&error))?;
     Ok(())
 }
@@ -105,7 +124,7 @@ fn style(who: &str, index: usize) -> (RGBColor, u32) {
     if crate::limits::NAMES.contains(&who) {
         return (LIMIT, 2);
     }
-    let (r, g, b) = Palette99::COLORS[index % Palette99::COLORS.len()];
+    let (r, g, b) = COLORS[index % COLORS.len()];
     (RGBColor(r, g, b), 1)
 }
 

@@ -157,3 +157,32 @@ fn goals(line: &Line) -> Vec<String> {
     }
     goals
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cell::Place;
+    use crate::size::Size;
+
+    #[test]
+    fn a_goal_that_is_missed_is_bold_in_the_docs_and_counted() {
+        let place = Place { dir: "unused".into(), size: Size::Full };
+        let mut measured = Rounds::new(place, &[]).unwrap();
+        for (who, rate) in [(OURS, 4e6), ("skeleton", 2e7), ("wal-db", 1e6), ("pwrite", 3e6)] {
+            for round in 0..3 {
+                measured.samples.add(round, "append-64", who, "records/s", rate);
+            }
+        }
+        let report = Report::new(&measured, 3, "machine: one".to_owned());
+        let text = report.markdown().unwrap();
+        let row = text.lines().find(|line| line.contains("1 writer, 64 B")).unwrap();
+        assert_eq!(
+            row,
+            "| append unsynced, 1 writer, 64 B | 4.00 M/s [4.00 M/s … 4.00 M/s] | \
+             0.20 [0.20 … 0.20] of skeleton (20.00 M/s), goal ≥ 0.6: missed<br>\
+             4.00 [4.00 … 4.00] of wal-db (1.00 M/s), goal ≥ 3: met | **missed** |"
+        );
+        assert!(text.contains("**towline** 4.00 M/s, pwrite 3.00 M/s, wal-db 1.00 M/s"));
+        assert!(report.summary().ends_with("rows=1 met=0 missed=1"));
+    }
+}

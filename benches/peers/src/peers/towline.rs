@@ -1,5 +1,7 @@
 //! The log of Towline.
 
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,8 +14,14 @@ use towline_wal::{Founding, Level, Options, SyncMode, Wal, found};
 
 use crate::peer::{Peer, Shape};
 
-/// How long the next segment may take to be made ready.
+/// How long the next segments may take to be made ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// A folder that did not change for so long, and holds nothing that is still made, holds all that
+/// is made in advance.
+const STILL: Duration = Duration::from_millis(50);
+/// How the name of a file ends that has no name of its own yet.
+const FRESH: &str = ".new";
+const POLL: Duration = Duration::from_millis(5);
 
 /// An open log. It goes away as with a process that dies: nothing is flushed or noted.
 pub(crate) struct Towline {
@@ -39,16 +47,16 @@ impl Towline {
         Ok(Self { wal, dir, segment: shape.segment })
     }
 
-    fn newest_file(&self) -> Result<u64> {
-        let mut newest = 0;
-        for entry in std::fs::read_dir(&self.dir)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|it| it == "wal") {
-                let base = path.file_stem().and_then(|it| it.to_str()).context("a name")?;
-                newest = newest.max(base.parse()?);
-            }
-        }
-        Ok(newest)
+    /// The base of the segment after the one that is written.
+    fn next_base(&self) -> u64 {
+        (self.wal.appended().get() / self.segment + 1) * self.segment
+    }
+
+    /// The names in its folder.
+    fn names(&self) -> Result<BTreeSet<OsString>> {
+        Ok(std::fs::read_dir(&self.dir)?
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect::<Result<_, _>>()?)
     }
 }
 
@@ -94,16 +102,22 @@ impl Peer for Towline {
         Ok(())
     }
 
+    /// Segments are made ready one by one, and each comes as a new name.
     fn settle(&self) -> Result<()> {
         let deadline = Instant::now() + READY_TIMEOUT;
-        while self.newest_file()? <= self.wal.appended().get() {
-            if Instant::now() > deadline {
-                bail!("no segment is ready after {READY_TIMEOUT:?}");
+        let (mut names, mut since) = (self.names()?, Instant::now());
+        while since.elapsed() < STILL {
+            std::thread::sleep(POLL);
+            let now = self.names()?;
+            let ready = format!("{:020}.wal", self.next_base());
+            let is_made = |name: &OsString| name.to_string_lossy().ends_with(FRESH);
+            if now != names || now.iter().any(is_made) || !now.contains(OsStr::new(&ready)) {
+                (names, since) = (now, Instant::now());
             }
-            std::thread::sleep(Duration::from_millis(5));
+            if Instant::now() > deadline {
+                bail!("its folder still changes after {READY_TIMEOUT:?}, or there is no {ready}");
+            }
         }
-        // It has its name a moment before it is mapped.
-        std::thread::sleep(Duration::from_millis(30));
         Ok(())
     }
 }

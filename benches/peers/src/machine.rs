@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use nix::sys::statvfs::statvfs;
 
 use crate::meter::device;
+use crate::size::Size;
 
+/// What is kept free, in bytes.
+const SPARE: u64 = 2 << 30;
 /// A load from which on somebody else is at it.
 const BUSY: f64 = 1.0;
 
@@ -21,6 +25,8 @@ pub(crate) fn describe(dir: &Path) -> Result<String> {
     let load: f64 = load.split_whitespace().next().unwrap_or("0").parse()?;
     let busy = if load > BUSY { ": it is busy, and the figures mean little" } else { "" };
     let (major, minor) = device(dir)?;
+    let path = dir.display();
+    ensure!(major > 0, "{path} lies on no device of its own: name a folder on a disk by --dir");
     let (file_system, options) = mount(major, minor)?;
     let block = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))?;
     let name = block.file_name().map(|it| it.to_string_lossy().into_owned()).unwrap_or_default();
@@ -35,6 +41,16 @@ pub(crate) fn describe(dir: &Path) -> Result<String> {
         if rotates { "rotating" } else { "not rotating" },
         cache.trim(),
     ))
+}
+
+/// Fails unless a folder has room for what a run writes at a time.
+pub(crate) fn check_room(dir: &Path, size: Size) -> Result<()> {
+    let free = statvfs(dir)?;
+    let free = free.fragment_size() * free.blocks_available();
+    let needed = size.opened().iter().sum::<u64>() + 2 * size.sustained() + SPARE;
+    let path = dir.display();
+    ensure!(free >= needed, "{path} has {} GiB free of {} needed", free >> 30, needed >> 30);
+    Ok(())
 }
 
 fn read(path: &str) -> Result<String> {

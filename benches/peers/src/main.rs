@@ -107,6 +107,7 @@ fn run(dir: &Path, options: &[&str]) -> Result<()> {
     let docs = options.docs.filter(|_| is_whole);
     std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     let machine = machine::describe(dir)?;
+    machine::check_room(dir, size)?;
     println!("{machine}");
     println!("{}", versions::describe()?);
     let place = Place { dir: dir.to_owned(), size };

@@ -33,12 +33,12 @@ pub(crate) struct Rounds {
 
 impl Rounds {
     pub(crate) fn new(place: Place, only: &[String]) -> Result<Self> {
-        let wanted = |it: &&Workload| only.is_empty() || only.iter().any(|name| name == it.name);
-        let workloads: Vec<_> = ALL.iter().filter(wanted).collect();
-        if workloads.is_empty() {
-            let names: Vec<_> = ALL.iter().map(|it| it.name).collect();
-            bail!("no such workload; there are {}", names.join(", "));
+        let names: Vec<_> = ALL.iter().map(|it| it.name).collect();
+        if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
+            bail!("no workload is called {unknown}; there are {}", names.join(", "));
         }
+        let wanted = |it: &&Workload| only.is_empty() || only.iter().any(|name| name == it.name);
+        let workloads = ALL.iter().filter(wanted).collect();
         Ok(Self {
             place,
             workloads,

@@ -9,10 +9,10 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::cell::Place;
-use crate::samples::{Samples, median};
+use crate::samples::Samples;
 use crate::workloads::{self, ALL, Workload};
 
-/// By how much what the machine can do may move, inside a round and from the median of all rounds.
+/// By how much what the machine can do may move inside a round, and lie below the best of all.
 pub(crate) const FLOOR_MOVES_MAX: f64 = 1.5;
 
 /// What all rounds found.
@@ -21,8 +21,8 @@ pub(crate) struct Rounds {
     /// The workloads that were asked for.
     workloads: Vec<&'static Workload>,
     pub(crate) samples: Samples,
-    /// How far the floor moved inside a round.
-    moved: BTreeMap<(&'static str, usize), f64>,
+    /// How far the floor moved inside a round, and the better of what it was.
+    moved: BTreeMap<(&'static str, usize), (f64, f64)>,
     /// Rounds in which somebody failed, by workload.
     failed: BTreeSet<(&'static str, usize)>,
     /// Why a round was thrown away, for somebody to read.
@@ -68,14 +68,23 @@ impl Rounds {
                 }
             }
         }
-        for workload in self.workloads.clone() {
-            let (good, needed) = (self.good(workload, last), self.needed(workload, rounds));
+        // All are judged before any is forgotten: they are judged by each other.
+        let workloads = self.workloads.clone();
+        let good: Vec<_> = workloads.iter().map(|workload| self.good(workload, last)).collect();
+        let thrown = workloads.iter().zip(&good).flat_map(|(workload, good)| {
+            let bad = (0..last).filter(|round| !good.contains(round));
+            bad.filter_map(|round| self.why_thrown(workload, round))
+        });
+        let thrown: Vec<String> = thrown.collect();
+        self.thrown.extend(thrown);
+        for (workload, good) in workloads.into_iter().zip(good) {
+            let needed = self.needed(workload, rounds);
             let is_enough = good.len() >= needed;
             if !is_enough {
                 self.lacking.push(format!("{} ({} of {needed})", workload.name, good.len()));
             }
             for round in (0..last).filter(|round| !(is_enough && good.contains(round))) {
-                self.throw_away(workload, round, good.contains(&round));
+                self.samples.forget(round, workload.name);
             }
         }
     }
@@ -111,8 +120,8 @@ impl Rounds {
         self.cell(round, workload, floor);
         let after = self.samples.get(round, workload.name, floor, metric);
         if let (Some(Some(before)), Some(after)) = (before, after) {
-            let moved = before.max(after) / before.min(after);
-            self.moved.insert((workload.name, round), moved);
+            let better = before.max(after);
+            self.moved.insert((workload.name, round), (better / before.min(after), better));
             let mean = f64::midpoint(before, after);
             self.samples.add(round, workload.name, floor, metric, mean);
         }
@@ -142,37 +151,52 @@ impl Rounds {
 
     /// The rounds of a workload that count, among those before `end`.
     fn good(&self, workload: &Workload, end: usize) -> Vec<usize> {
-        let (floor, metric) = workload.floor;
-        let floor_at = |round: usize| self.samples.get(round, workload.name, floor, metric);
-        let still = |round: &usize| {
-            let key = (workload.name, *round);
-            let moved = self.moved.get(&key).is_some_and(|moved| *moved <= FLOOR_MOVES_MAX);
-            moved && !self.failed.contains(&key)
+        let best = self.best_floor(workload);
+        let counts = |round: &usize| {
+            let at = self.floor(workload, *round).is_some_and(|at| at * FLOOR_MOVES_MAX >= best);
+            at && self.held_still(workload, *round)
+                && !self.failed.contains(&(workload.name, *round))
         };
-        let rounds: Vec<usize> = (0..end).filter(still).collect();
-        let middle = median(&rounds.iter().filter_map(|&it| floor_at(it)).collect::<Vec<_>>());
-        let near = |round: &usize| {
-            let at = floor_at(*round);
-            at.is_some_and(|at| at.max(middle) / at.min(middle) <= FLOOR_MOVES_MAX)
-        };
-        rounds.into_iter().filter(near).collect()
+        (0..end).filter(counts).collect()
     }
 
-    /// Forgets a round, which may have been good itself, and says why.
-    fn throw_away(&mut self, workload: &'static Workload, round: usize, is_good: bool) {
+    fn floor(&self, workload: &Workload, round: usize) -> Option<f64> {
         let (floor, metric) = workload.floor;
-        let Some(at) = self.samples.get(round, workload.name, floor, metric) else { return };
+        self.samples.get(round, workload.name, floor, metric)
+    }
+
+    fn held_still(&self, workload: &Workload, round: usize) -> bool {
+        let moved = self.moved.get(&(workload.name, round));
+        moved.is_some_and(|(moved, _)| *moved <= FLOOR_MOVES_MAX)
+    }
+
+    /// The best that the machine could do at what is the floor of a workload, in any round of any
+    /// workload that has the same: others on the machine only ever make it worse.
+    fn best_floor(&self, workload: &Workload) -> f64 {
+        let is_same = |other: &&&Workload| {
+            other.floor == workload.floor && other.payload_len() == workload.payload_len()
+        };
+        let same: Vec<_> = self.workloads.iter().filter(is_same).map(|other| other.name).collect();
+        let floors = self.moved.iter().filter(|((name, _), _)| same.contains(name));
+        floors.map(|(_, (_, better))| *better).fold(0.0, f64::max)
+    }
+
+    /// Why a round does not count, unless that was said when somebody failed in it.
+    fn why_thrown(&self, workload: &Workload, round: usize) -> Option<String> {
+        let (floor, metric) = workload.floor;
+        let at = self.floor(workload, round)?;
         let key = (workload.name, round);
-        if !is_good && !self.failed.contains(&key) {
-            let moved = self.moved.get(&key).copied().unwrap_or(f64::NAN);
-            self.thrown.push(format!(
-                "{}, round {}: the machine did not hold still: {floor} was {at:.0} {metric} and \
-                 moved by {moved:.2} in the round",
-                workload.name,
-                round + 1
-            ));
+        if self.failed.contains(&key) {
+            return None;
         }
-        self.samples.forget(round, workload.name);
+        let moved = self.moved.get(&key).map_or(f64::NAN, |(moved, _)| *moved);
+        let best = self.best_floor(workload);
+        Some(format!(
+            "{}, round {}: the machine was busy: {floor} was {at:.0} {metric}, moved by {moved:.2} \
+             in the round, and was {best:.0} at best",
+            workload.name,
+            round + 1
+        ))
     }
 }
 
@@ -188,9 +212,21 @@ mod tests {
         let (workload, (floor, metric)) = (ALL[0].name, ALL[0].floor);
         for (round, (at, moved)) in floors.iter().enumerate() {
             rounds.samples.add(round, workload, floor, metric, *at);
-            rounds.moved.insert((workload, round), *moved);
+            rounds.moved.insert((workload, round), (*moved, *at));
         }
         rounds
+    }
+
+    #[test]
+    fn what_another_workload_found_the_machine_can_do_counts() {
+        let mut rounds = rounds(&[]);
+        let of = |name: &str| ALL.iter().find(|it| it.name == name).unwrap();
+        for (name, floor) in [("durable-1", 500.0), ("durable-16", 9_000.0)] {
+            rounds.samples.add(0, name, "fdatasync", "syncs/s", floor);
+            rounds.moved.insert((of(name).name, 0), (1.0, floor));
+        }
+        assert_eq!(rounds.good(of("durable-1"), 1), [0_usize; 0]);
+        assert_eq!(rounds.good(of("durable-16"), 1), [0]);
     }
 
     #[test]
@@ -199,9 +235,8 @@ mod tests {
         assert_eq!(rounds.good(&ALL[0], 4), [0, 3]);
         rounds.failed.insert((ALL[0].name, 3));
         assert_eq!(rounds.good(&ALL[0], 4), [0]);
-        rounds.throw_away(&ALL[0], 1, false);
-        assert!(rounds.thrown[0].contains("did not hold still"));
-        assert_eq!(rounds.samples.get(1, ALL[0].name, "skeleton", "records/s"), None);
+        assert!(rounds.why_thrown(&ALL[0], 1).unwrap().contains("moved by 1.60"));
+        assert_eq!(rounds.why_thrown(&ALL[0], 3), None, "that was said when it failed");
     }
 
     #[test]

@@ -13,7 +13,9 @@ use crate::samples::Samples;
 use crate::workloads::{self, ALL, Workload};
 
 /// By how much what the machine can do may move inside a round, and lie below the best of all.
-pub(crate) const FLOOR_MOVES_MAX: f64 = 1.5;
+const FLOOR_MOVES_MAX: f64 = 1.5;
+/// The same for what writes gigabytes, which keeps the machine busy by itself.
+const LONG_FLOOR_MOVES_MAX: f64 = 2.5;
 
 /// What all rounds found.
 pub(crate) struct Rounds {
@@ -122,8 +124,7 @@ impl Rounds {
         if let (Some(Some(before)), Some(after)) = (before, after) {
             let better = before.max(after);
             self.moved.insert((workload.name, round), (better / before.min(after), better));
-            let mean = f64::midpoint(before, after);
-            self.samples.add(round, workload.name, floor, metric, mean);
+            self.samples.add(round, workload.name, floor, metric, better);
         }
         let (round, seconds) = (round + 1, start.elapsed().as_secs_f64());
         eprintln!("round {round}: {}, {seconds:.1} s", workload.name);
@@ -153,8 +154,9 @@ impl Rounds {
     fn good(&self, workload: &Workload, end: usize) -> Vec<usize> {
         let best = self.best_floor(workload);
         let counts = |round: &usize| {
-            let at = self.floor(workload, *round).is_some_and(|at| at * FLOOR_MOVES_MAX >= best);
-            at && self.held_still(workload, *round)
+            let moves_max = moves_max(workload);
+            self.floor(workload, *round).is_some_and(|at| at * moves_max >= best)
+                && self.held_still(workload, *round)
                 && !self.failed.contains(&(workload.name, *round))
         };
         (0..end).filter(counts).collect()
@@ -167,7 +169,7 @@ impl Rounds {
 
     fn held_still(&self, workload: &Workload, round: usize) -> bool {
         let moved = self.moved.get(&(workload.name, round));
-        moved.is_some_and(|(moved, _)| *moved <= FLOOR_MOVES_MAX)
+        moved.is_some_and(|(moved, _)| *moved <= moves_max(workload))
     }
 
     /// The best that the machine could do at what is the floor of a workload, in any round of any
@@ -198,6 +200,10 @@ impl Rounds {
             round + 1
         ))
     }
+}
+
+fn moves_max(workload: &Workload) -> f64 {
+    if workload.is_long() { LONG_FLOOR_MOVES_MAX } else { FLOOR_MOVES_MAX }
 }
 
 #[cfg(test)]

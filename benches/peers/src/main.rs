@@ -115,10 +115,10 @@ fn run(dir: &Path, options: &[&str]) -> Result<()> {
     measured.run(rounds);
     let report = Report::new(&measured, rounds, machine);
     print!("{}", report.text());
-    let lacking = measured.lacking.join(", ");
-    ensure!(lacking.is_empty(), "too few good rounds, so nothing is said of {lacking}");
     if let Some(docs) = docs {
         report.write(&docs)?;
     }
+    let lacking = measured.lacking.join(", ");
+    ensure!(lacking.is_empty(), "too few good rounds, so nothing is said of {lacking}");
     Ok(())
 }

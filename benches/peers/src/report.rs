@@ -24,6 +24,7 @@ pub(crate) struct Report<'a> {
     samples: &'a Samples,
     rounds: usize,
     thrown: &'a [String],
+    lacking: &'a [String],
     machine: String,
 }
 
@@ -32,7 +33,8 @@ impl<'a> Report<'a> {
         let samples = &measured.samples;
         let fill = |row| line(row, samples, measured.last_round(rounds));
         let lines = rows::ALL.iter().filter_map(fill).collect();
-        Self { lines, samples, rounds, thrown: &measured.thrown, machine }
+        let (thrown, lacking) = (&measured.thrown, &measured.lacking);
+        Self { lines, samples, rounds, thrown, lacking, machine }
     }
 
     /// For a terminal.
@@ -92,6 +94,10 @@ impl<'a> Report<'a> {
             self.rounds,
             self.thrown.len()
         );
+        if !self.lacking.is_empty() {
+            let lacking = self.lacking.join(", ");
+            let _ = writeln!(text, "**Nothing is said of {lacking}**: too few good rounds.\n");
+        }
         let _ = writeln!(text, "| What | Median [quartiles] | Held against | |");
         let _ = writeln!(text, "|------|--------------------|--------------|-|");
         for line in &self.lines {
@@ -173,6 +179,7 @@ mod tests {
                 measured.samples.add(round, "append-64", who, "records/s", rate);
             }
         }
+        measured.lacking.push("durable-64 (1 of 2)".to_owned());
         let report = Report::new(&measured, 3, "machine: one".to_owned());
         let text = report.markdown().unwrap();
         let row = text.lines().find(|line| line.contains("1 writer, 64 B")).unwrap();
@@ -183,6 +190,7 @@ mod tests {
              4.00 [4.00 … 4.00] of wal-db (1.00 M/s), goal ≥ 3: met | **missed** |"
         );
         assert!(text.contains("**towline** 4.00 M/s, pwrite 3.00 M/s, wal-db 1.00 M/s"));
+        assert!(text.contains("**Nothing is said of durable-64 (1 of 2)**"));
         assert!(report.summary().ends_with("rows=1 met=0 missed=1"));
     }
 }

@@ -256,6 +256,6 @@ mod tests {
     fn two_thirds_must_be_good() {
         let rounds = rounds(&[]);
         let long = ALL.iter().find(|it| it.is_long()).unwrap();
-        assert_eq!((rounds.needed(&ALL[0], 11), rounds.needed(long, 11)), (8, 3));
+        assert_eq!((rounds.needed(&ALL[0], 11), rounds.needed(long, 11)), (8, 2));
     }
 }

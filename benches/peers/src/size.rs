@@ -19,12 +19,12 @@ impl Size {
 
     /// How long one measurement of a rate lasts, at the most.
     pub(crate) const fn window(self) -> Duration {
-        Duration::from_millis(self.pick(500, 300))
+        Duration::from_millis(300)
     }
 
     /// How often a fresh log is filled for one figure.
     pub(crate) const fn fills(self) -> usize {
-        self.pick(3, 2)
+        2
     }
 
     /// What a sustained run appends, in bytes.
@@ -34,7 +34,7 @@ impl Size {
 
     /// How long a peer's sustained run lasts, at the most.
     pub(crate) const fn sustained_time(self) -> Duration {
-        Duration::from_secs(self.pick(4, 2))
+        Duration::from_secs(self.pick(3, 2))
     }
 
     /// How long a log that is trimmed while it grows is kept, in bytes.
@@ -59,7 +59,7 @@ impl Size {
 
     /// A workload that takes long is measured in one round of so many.
     pub(crate) const fn long_every(self) -> usize {
-        self.pick(3, 1)
+        self.pick(4, 1)
     }
 
     /// How a process that measures for another is told.

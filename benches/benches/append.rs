@@ -15,7 +15,7 @@ const MOST: u64 = 32 << 20;
 fn append(c: &mut Criterion) {
     let mut group = c.benchmark_group("append");
     group.sample_size(10).measurement_time(Duration::from_secs(2));
-    for len in [64_usize, 256, 4_096] {
+    for len in [64_usize, 256, 1_024, 4_096, 16_384] {
         let payload = vec![7; len];
         group.throughput(Throughput::Bytes(len as u64));
         group.bench_function(BenchmarkId::from_parameter(len), |b| {

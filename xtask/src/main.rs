@@ -5,6 +5,8 @@
 //! cargo xtask tidy                   the rules of the house, checked
 //! cargo xtask demo-loop --runs N     towline demo, N times  [--keep-going] [--profile NAME]
 //! cargo xtask bench-redis [--quick]  Towline and redis-server, side by side
+//! cargo xtask bench-wal [--quick]    the log, its peers and its limits  [--rounds N] [--dir D]
+//! cargo xtask instructions           instructions per append, read and so on  [--update]
 //! cargo xtask strace-test            no OK before two disks   [--profile NAME]
 //! cargo xtask fuzz                   every fuzz target   [--target T] [--execs N]
 //! cargo xtask model                  the rules, explored to the end  [--deep] [--profile NAME]
@@ -20,11 +22,13 @@
 
 mod arguments;
 mod bench_redis;
+mod bench_wal;
 mod ci;
 mod client_test;
 mod cluster;
 mod demo_loop;
 mod fuzz;
+mod instructions;
 mod model;
 mod planted;
 mod process;
@@ -40,7 +44,9 @@ use std::process::ExitCode;
 use arguments::Arguments;
 
 const USAGE: &str = "usage: cargo xtask ci [--only STEP] | tidy | \
-    demo-loop [--runs N] [--keep-going] | bench-redis [--quick] | strace-test | client-test | \
+    demo-loop [--runs N] [--keep-going] | bench-redis [--quick] | \
+    bench-wal [--quick] [--rounds N] [--dir D] [--only WORKLOAD,...] | instructions [--update] | \
+    strace-test | client-test | \
     fuzz [--target T] [--execs N] | model [--deep] | scenarios | planted protocol | planted wal | \
     crash-states [--states N | --full] [--only CASE] | \
     bit-flips [--random N] [--full] [--only CASE] | \
@@ -55,6 +61,8 @@ fn main() -> ExitCode {
         Some("tidy") => tidy::run(arguments),
         Some("demo-loop") => demo_loop::run(arguments),
         Some("bench-redis") => bench_redis::run(arguments),
+        Some("bench-wal") => bench_wal::run(arguments),
+        Some("instructions") => instructions::run(arguments),
         Some("strace-test") => strace_test::run(arguments),
         Some("fuzz") => fuzz::run(arguments),
         Some("model") => model::run(arguments),

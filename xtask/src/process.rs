@@ -187,7 +187,12 @@ pub(crate) struct Folder {
 
 impl Folder {
     pub(crate) fn new(name: &str) -> Result<Self> {
-        let path = target().join("xtask").join(format!("{name}-{}", std::process::id()));
+        Self::within(&target().join("xtask"), name)
+    }
+
+    /// One on another file system.
+    pub(crate) fn within(dir: &Path, name: &str) -> Result<Self> {
+        let path = dir.join(format!("{name}-{}", std::process::id()));
         if path.exists() {
             std::fs::remove_dir_all(&path)?;
         }

@@ -1,0 +1,82 @@
+//! Appends that nobody syncs, into segments that are ready.
+
+use std::path::Path;
+use std::sync::Barrier;
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+use towline_protocol::record::stored_len;
+
+use crate::peer::{Peer, Shape, open};
+use crate::samples::{Metrics, median};
+use crate::size::Size;
+use crate::workloads::payload;
+
+/// A log is filled up to here: less than a segment, so that only appends are measured.
+const FILL: u64 = 60 << 20;
+/// So often the clock is looked at: between that many records.
+const CLOCK: u64 = 256;
+
+pub(super) fn measure(
+    who: &str,
+    dir: &Path,
+    len: usize,
+    writers: usize,
+    size: Size,
+) -> Result<Metrics> {
+    let payload = payload(len);
+    let each = FILL / stored_len(u32::try_from(len)?) / writers as u64;
+    let mut rates = Vec::new();
+    for fill in 0..size.fills() {
+        let dir = dir.join(fill.to_string());
+        let peer = open(who, &dir, Shape::new(false))?;
+        peer.settle()?;
+        rates.push(rate(&*peer, &payload, each, writers, size)?);
+        drop(peer);
+        std::fs::remove_dir_all(&dir)?;
+    }
+    let rate = median(&rates);
+    Ok(Metrics::from([("records/s", rate), ("bytes/s", rate * len as f64)]))
+}
+
+/// Records per second of all writers together, from their common start to the end of the last.
+fn rate(peer: &dyn Peer, payload: &[u8], each: u64, writers: usize, size: Size) -> Result<f64> {
+    if writers == 1 {
+        let start = Instant::now();
+        let records = run(peer, payload, each, start, size)?;
+        return Ok(records as f64 / start.elapsed().as_secs_f64());
+    }
+    let ready = Barrier::new(writers + 1);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..writers)
+            .map(|_| {
+                scope.spawn(|| {
+                    ready.wait();
+                    run(peer, payload, each, Instant::now(), size)
+                })
+            })
+            .collect();
+        ready.wait();
+        let start = Instant::now();
+        let mut records = 0;
+        for thread in threads {
+            records += thread.join().map_err(|_| anyhow!("a writer panicked"))??;
+        }
+        Ok(records as f64 / start.elapsed().as_secs_f64())
+    })
+}
+
+/// How many records were appended before the time was over.
+fn run(peer: &dyn Peer, payload: &[u8], most: u64, start: Instant, size: Size) -> Result<u64> {
+    let mut records = 0;
+    while records < most {
+        for _ in 0..CLOCK.min(most - records) {
+            peer.append(payload)?;
+            records += 1;
+        }
+        if start.elapsed() > size.window() {
+            break;
+        }
+    }
+    Ok(records)
+}

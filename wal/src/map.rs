@@ -1,4 +1,4 @@
-//! The mapped bytes of a segment: the only unsafe code of the project.
+//! The mapped bytes of a segment: with `reserve`, the only unsafe code of the project.
 //!
 //! A mapping is shared between one writer per byte range and any number of readers. The rule that
 //! makes it sound is the log's own: a range is written by whoever reserved it, before it is

@@ -1,7 +1,7 @@
 //! How fast the log is next to what no log can be faster than, in rounds that take turns.
 //!
 //! ```text
-//! cargo bench -p towline-benches --bench log_rates -- append|durable|tasks [ROUNDS]
+//! cargo bench -p towline-benches --bench log_rates -- append|durable|tasks [ROUNDS] [LEN]
 //! ```
 //!
 //! *append*: records per second, not synced, against the skeleton of an append: the header, both
@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use memmap2::MmapMut;
+use rustix::time::{ClockId, clock_gettime};
 use towline_protocol::epoch::Epoch;
 use towline_protocol::id::{Incarnation, LogId};
 use towline_protocol::lsn::Lsn;
@@ -38,11 +39,17 @@ fn main() {
     let what = arguments.next().unwrap_or_else(|| "append".to_owned());
     let rounds = arguments.next().map_or(7, |rounds| rounds.parse().unwrap());
     match what.as_str() {
-        "append" => append(rounds),
+        "append" => append(rounds, arguments.next().map(|len| len.parse().unwrap())),
         "durable" => durable(rounds),
         "tasks" => tasks(rounds),
         _ => panic!("say append, durable or tasks"),
     }
+}
+
+/// Processor time of this thread so far, in seconds.
+fn own_cpu() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 fn median(mut of: Vec<f64>) -> f64 {
@@ -57,12 +64,13 @@ fn written_segment() -> MmapMut {
     map
 }
 
-fn skeleton(map: &mut MmapMut, payload: &[u8], count: u64) -> f64 {
+/// Records per second, and per second of processor time.
+fn skeleton(map: &mut MmapMut, payload: &[u8], count: u64) -> (f64, f64) {
     let epoch = Epoch::NONE.next(Incarnation(1));
     let seed = HeaderSeed::new(LogId(1), epoch, Lsn::ZERO, 7);
     let stored = stored_len(payload.len() as u32) as usize;
     let mut at = 4096;
-    let start = Instant::now();
+    let (start, used) = (Instant::now(), own_cpu());
     for _ in 0..count {
         if at + stored > SEGMENT_LEN {
             at = 4096;
@@ -73,10 +81,10 @@ fn skeleton(map: &mut MmapMut, payload: &[u8], count: u64) -> f64 {
         map[at..at + 32].copy_from_slice(&header.encode(seed));
         at += stored;
     }
-    count as f64 / start.elapsed().as_secs_f64()
+    (count as f64 / start.elapsed().as_secs_f64(), count as f64 / (own_cpu() - used))
 }
 
-fn appends(wal: &Arc<Wal>, payload: &[u8], count: u64, writers: u64) -> f64 {
+fn appends(wal: &Arc<Wal>, payload: &[u8], count: u64, writers: u64) -> (f64, f64) {
     wal.flush().unwrap();
     wal.trim(wal.flushed()).unwrap();
     std::thread::sleep(PAUSE);
@@ -91,22 +99,26 @@ fn appends(wal: &Arc<Wal>, payload: &[u8], count: u64, writers: u64) -> f64 {
             }
         };
         let others: Vec<_> = (1..writers).map(|_| scope.spawn(own)).collect();
-        let start = Instant::now();
+        let (start, used) = (Instant::now(), own_cpu());
         go.store(true, Ordering::Release);
         own();
+        let used = own_cpu() - used;
         for other in others {
             other.join().unwrap();
         }
-        count as f64 / start.elapsed().as_secs_f64()
+        (count as f64 / start.elapsed().as_secs_f64(), (count / writers) as f64 / used)
     })
 }
 
-fn append(rounds: usize) {
+fn append(rounds: usize, only: Option<usize>) {
     let mut map = written_segment();
     for mode in [SyncMode::OnFlush, SyncMode::Eager] {
         let (_folder, wal) = support::log_with(mode);
         println!("{mode:?}: thousands per second, and of the skeleton");
         for len in [64, 256, 1_024, 4_096, 16_384] {
+            if only.is_some_and(|only| only != len) {
+                continue;
+            }
             let payload = vec![7; len];
             let count = ROUND_LEN / stored_len(len as u32);
             let (mut bare, mut one, mut four) = (vec![], vec![], vec![]);
@@ -116,14 +128,20 @@ fn append(rounds: usize) {
                 one.push(appends(&wal, &payload, count, 1));
                 four.push(appends(&wal, &payload, count, 4));
             }
-            let (bare, one, four) = (median(bare), median(one), median(four));
+            let split = |of: Vec<(f64, f64)>| {
+                let (wall, cpu): (Vec<_>, Vec<_>) = of.into_iter().unzip();
+                (median(wall), median(cpu))
+            };
+            let (bare, one, four) = (split(bare), split(one), split(four));
             println!(
-                "{len:6} B: skeleton {:8.0}  1 writer {:8.0} {:.2}x  4 writers {:8.0} {:.2}x of 1",
-                bare / 1e3,
-                one / 1e3,
-                one / bare,
-                four / 1e3,
-                four / one
+                "{len:6} B: skeleton {:8.0}  1 writer {:8.0} {:.2}x (processor time {:.2}x)  \
+                 4 writers {:8.0} {:.2}x of 1",
+                bare.0 / 1e3,
+                one.0 / 1e3,
+                one.0 / bare.0,
+                one.1 / bare.1,
+                four.0 / 1e3,
+                four.0 / one.0
             );
         }
     }

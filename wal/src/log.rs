@@ -39,6 +39,11 @@ const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a wait lasts before it looks at its deadline.
 const MOVED_CHECK: Duration = Duration::from_millis(50);
 
+/// A log that fills a segment in less is written in bulk. Well below the time after which a kernel
+/// writes changed pages that nobody syncs (30 s), so that it does not write those that were only
+/// made writable.
+const IN_BULK: Duration = Duration::from_secs(10);
+
 /// A record in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Appended {
@@ -86,6 +91,10 @@ pub(crate) struct Tail {
     /// Segments with bytes that no sync has covered yet, oldest first.
     pub(crate) unsynced: Vec<Arc<Segment>>,
     pub(crate) stop: bool,
+    /// When the segment was entered.
+    entered: Option<Instant>,
+    /// Whether segments are filled so fast that the next one is made writable beforehand.
+    pub(crate) in_bulk: bool,
 }
 
 impl Tail {
@@ -136,7 +145,15 @@ impl Log {
                 reservations.open();
             }
         }
-        let tail = Tail { segment: tail, sealed, held: false, unsynced, stop: false };
+        let tail = Tail {
+            segment: tail,
+            sealed,
+            held: false,
+            unsynced,
+            stop: false,
+            entered: None,
+            in_bulk: false,
+        };
         Self {
             dir: dir.to_owned(),
             disk: options.disk,
@@ -163,9 +180,11 @@ impl Log {
     /// [`WalError`]; the record is then not in the log.
     pub fn append(&self, kind: RecordKind, tag: u16, payload: &[u8]) -> Result<Appended, WalError> {
         let len = self.check_len(payload.len())?;
+        // What needs no place comes before there is one: others wait for less.
+        let pcrc = crc32fast::hash(payload);
         let place = self.reserve_place(len)?;
-        let lsn = place.lsn;
-        let header = RecordHeader::new(kind, tag, lsn, promise_of(&place), payload);
+        let (lsn, sync_lsn) = (place.lsn, promise_of(&place));
+        let header = RecordHeader { len, lsn, sync_lsn, pcrc, kind, flags: 0, tag };
         put(place.target(), &header, payload);
         place.publish(header.end(), header.fingerprint());
         Ok(Appended { lsn, end: header.end() })
@@ -284,6 +303,10 @@ impl Log {
         };
         tail.segment = Some(Arc::clone(&segment));
         tail.sealed = false;
+        if self.threads {
+            let before = tail.entered.replace(Instant::now());
+            tail.in_bulk = before.is_some_and(|before| before.elapsed() < IN_BULK);
+        }
         tail.unsynced.push(Arc::clone(&segment));
         self.reservations.enter(base, SegmentSize::HEADER_LEN, Arc::clone(&segment));
         self.segments.enter(segment, self.flushed());

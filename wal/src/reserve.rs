@@ -36,6 +36,12 @@ pub(crate) const SLOTS: u64 = 2048;
 /// Few, so that the model checker gets round the ring.
 #[cfg(towline_loom)]
 pub(crate) const SLOTS: u64 = 2;
+/// So many cache lines they take.
+#[cfg(not(towline_loom))]
+const LINES: u64 = SLOTS / 4;
+/// One slot each.
+#[cfg(towline_loom)]
+const LINES: u64 = SLOTS;
 /// After so many records somebody drains, though nobody asks, so that the ring is never full of
 /// records that are all published.
 const DRAIN_EVERY: u64 = SLOTS / 2;
@@ -189,6 +195,7 @@ impl<T> Reservations<T> {
                     let target = unsafe { &*self.target.get() };
                     let base = target.as_ref().expect("an open word has a target").base;
                     let lsn = base.advance(offset_of(word));
+                    assert!(promise <= lsn, "a promise of {promise} behind the record at {lsn}");
                     return Ok(Place { all: self, count, lsn, promise });
                 }
                 Err(now) => word = now,
@@ -253,8 +260,10 @@ impl<T> Reservations<T> {
     }
 }
 
+/// Neighbours lie on different cache lines: they are often published at the same time.
 fn slot_of(count: u64) -> usize {
-    (count % SLOTS) as usize
+    let (line, place) = (count % LINES, count / LINES % (SLOTS / LINES));
+    (line * (SLOTS / LINES) + place) as usize
 }
 
 impl<T> Place<'_, T> {

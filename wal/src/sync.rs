@@ -187,14 +187,15 @@ impl Log {
             let tail = self.tail();
             (self.appended(), tail.unsynced.clone(), tail.segment.as_ref().map(|now| now.base()))
         };
-        if target <= self.flushed() {
+        let flushed = self.flushed();
+        if target <= flushed {
             return Ok(None);
         }
         for segment in &unsynced {
             if planted(Bug::SyncLeftOut) && Some(segment.base()) != current {
                 continue;
             }
-            if let Err(error) = segment.sync() {
+            if let Err(error) = segment.sync_between(flushed, target) {
                 return Err(self.poison(&error));
             }
         }

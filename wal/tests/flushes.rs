@@ -7,10 +7,10 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::*;
-use towline_protocol::lsn::Lsn;
+use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::RecordKind;
 use towline_wal::simulated::SimDisk;
 use towline_wal::{Options, SyncMode, Wal, WalError, found_on};
@@ -223,4 +223,36 @@ fn more_writers_than_cores_behind_a_claim_wait_and_go_on() {
     });
     wal.flush().unwrap();
     assert_eq!(contents(&wal).len(), 12_000);
+}
+
+/// How many bytes of a mapped file the kernel takes for changed.
+fn changed_bytes(file: &Path) -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let of_file = maps.lines().skip_while(|line| !line.ends_with(file.to_str().unwrap()));
+    let dirty = of_file.skip(1).take(30).filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        ["Private_Dirty", "Shared_Dirty"]
+            .contains(&name)
+            .then(|| value.trim().split(' ').next()?.parse::<u64>().ok())?
+    });
+    dirty.sum::<u64>() << 10
+}
+
+#[test]
+fn a_log_that_is_filled_fast_goes_on_in_a_segment_made_writable_that_no_flush_writes() {
+    let (_folder, dir) = founded("a");
+    let wal = open_with(&dir, Options::default());
+    let size = SegmentSize::MIN;
+    for number in 0..4_000 {
+        append(&wal, &payload(number));
+    }
+    let next = dir.join(format!("{:020}.wal", size.next_base(wal.appended()).get()));
+    let until = Instant::now() + Duration::from_secs(10);
+    while changed_bytes(&next) < size.bytes() {
+        assert!(Instant::now() < until, "{} bytes are writable", changed_bytes(&next));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    append(&wal, b"more");
+    wal.flush().unwrap();
+    assert_eq!(changed_bytes(&next), size.bytes(), "a flush writes what it has to");
 }

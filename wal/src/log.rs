@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use towline_protocol::barrier::Barrier;
-use towline_protocol::epoch::{Epoch, EpochStart, History};
+use towline_protocol::epoch::{Epoch, History};
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{
     Digest, RECORD_HEADER_LEN, RECORD_PAYLOAD_MAX, RecordHeader, RecordKind, stored_len,
@@ -87,7 +86,7 @@ pub(crate) struct Tail {
     /// Whether the segment has its SEAL.
     sealed: bool,
     /// Whether somebody begins an epoch: nobody else reserves, seals or rotates meanwhile.
-    held: bool,
+    pub(crate) held: bool,
     /// Segments with bytes that no sync has covered yet, oldest first.
     pub(crate) unsynced: Vec<Arc<Segment>>,
     pub(crate) stop: bool,
@@ -105,19 +104,6 @@ impl Tail {
 
 /// A place in the tail segment.
 pub(crate) type Place<'a> = reserve::Place<'a, Arc<Segment>>;
-
-/// Keeps writers out while an epoch begins.
-#[derive(Debug)]
-pub(crate) struct Hold<'a>(&'a Log);
-
-impl Drop for Hold<'_> {
-    fn drop(&mut self) {
-        let mut tail = self.0.tail();
-        tail.held = false;
-        self.0.reopen(&tail);
-        self.0.moved.notify_all();
-    }
-}
 
 /// What recovery hands to a new [`Log`].
 pub(crate) struct Recovered {
@@ -256,7 +242,7 @@ impl Log {
     }
 
     /// Lets writers reserve, if there is nothing against it.
-    fn reopen(&self, tail: &Tail) {
+    pub(crate) fn reopen(&self, tail: &Tail) {
         let may = tail.segment.is_some() && !tail.sealed && !tail.held;
         if may && self.check_open(tail).is_ok() {
             self.reservations.open();
@@ -317,7 +303,7 @@ impl Log {
 
     /// Waits a moment for the next segment to be ready, or prepares it if no thread does. The
     /// deadline begins with the first call.
-    fn wait_ready<'a>(
+    pub(crate) fn wait_ready<'a>(
         &'a self,
         tail: MutexGuard<'a, Tail>,
         deadline: &mut Option<Instant>,
@@ -337,93 +323,14 @@ impl Log {
 
     /// Waits until a segment is ready or a boundary is passed; now and then anyway, so that a
     /// caller's deadline is noticed.
-    fn wait_moved<'a>(&'a self, tail: MutexGuard<'a, Tail>) -> MutexGuard<'a, Tail> {
+    pub(crate) fn wait_moved<'a>(&'a self, tail: MutexGuard<'a, Tail>) -> MutexGuard<'a, Tail> {
         let woken = self.moved.wait_timeout(tail, MOVED_CHECK);
         woken.unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    /// Begins an epoch: at the next segment boundary, with `barrier` as its first record.
-    ///
-    /// # Errors
-    /// [`WalError::Fork`] if the barrier does not follow on exactly this log.
-    pub fn begin_epoch(&self, barrier: &Barrier) -> Result<Appended, WalError> {
-        let _hold = self.hold()?;
-        let (tail, first) = self.wait_boundary()?;
-        let payload = barrier.encode();
-        let (tail, sync_lsn) = self.enter_epoch(tail, barrier, first)?;
-        let header = RecordHeader::new(RecordKind::Barrier, 0, first, sync_lsn, &payload);
-        self.put_next(tail, &header, &payload)
-    }
-
-    /// Keeps writers out, and waits until nothing is in flight.
-    pub(crate) fn hold(&self) -> Result<Hold<'_>, WalError> {
-        let mut tail = self.tail();
-        self.check_open(&tail)?;
-        while tail.held {
-            tail = self.wait_moved(tail);
-            self.check_open(&tail)?;
-        }
-        tail.held = true;
-        self.reservations.close();
-        drop(tail);
-        let hold = Hold(self);
-        self.reservations.wait_quiet();
-        Ok(hold)
-    }
-
-    /// Waits, with writers kept out, until the segment a BARRIER would open is ready, so that
-    /// the epoch is then entered without letting go of the lock. Returns the BARRIER's place.
-    fn wait_boundary(&self) -> Result<(MutexGuard<'_, Tail>, Lsn), WalError> {
-        let mut tail = self.tail();
-        let mut deadline = None;
-        loop {
-            self.check_open(&tail)?;
-            let first = self.size.barrier_after(self.end_of_records());
-            if self.provision.has(self.size.base_of(first)) {
-                return Ok((tail, first));
-            }
-            tail = self.wait_ready(tail, &mut deadline)?;
-        }
     }
 
     /// The end of the newest record; [`Lsn::ZERO`] if there is none.
     pub(crate) fn end_of_records(&self) -> Lsn {
         self.appended()
-    }
-
-    /// Checks that `barrier` follows on this log, persists the history, and enters the segment
-    /// whose first record it will be. The history is written first: an entry without its BARRIER
-    /// is dropped on opening, a BARRIER without its entry would be an epoch nobody knows.
-    pub(crate) fn enter_epoch<'a>(
-        &'a self,
-        tail: MutexGuard<'a, Tail>,
-        barrier: &Barrier,
-        first: Lsn,
-    ) -> Result<(MutexGuard<'a, Tail>, Lsn), WalError> {
-        let fork = |what: String| Err(WalError::Fork { epoch: barrier.epoch, what });
-        let (last, end) = (self.last_epoch(), self.end_of_records());
-        if (barrier.previous, barrier.previous_end) != (last, end) {
-            return fork(format!(
-                "it says {} ended at {}, here {last} ends at {end}",
-                barrier.previous, barrier.previous_end
-            ));
-        }
-        let digest = self.digest();
-        if barrier.digest != digest {
-            return fork(format!(
-                "its digest up to {end} is {:016x}, here it is {:016x}",
-                barrier.digest.0, digest.0
-            ));
-        }
-        let start: EpochStart = barrier.start(first);
-        let mut history = self.history();
-        history.push(start)?;
-        self.update_control(|control| control.history = history.clone())?;
-        let base = self.size.base_of(first);
-        let tail = self.enter(tail, base, barrier.epoch)?;
-        let lineage = (history, barrier.terms.clone());
-        *self.lineage.lock().unwrap_or_else(PoisonError::into_inner) = lineage;
-        Ok((tail, self.flushed()))
     }
 
     /// Puts a record at the end, under the lock. Nobody reserves meanwhile.

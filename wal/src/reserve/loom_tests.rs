@@ -265,6 +265,8 @@ fn a_log_that_ends() {
 /// The promises of records in order never fall.
 fn promises() {
     let (all, memory) = opened();
+    // Something that can have been flushed.
+    append(&all, 1);
     let flushed = Arc::new(AtomicU64::new(0));
     let writers = [0; 2].map(|_| {
         let (all, flushed) = (Arc::clone(&all), Arc::clone(&flushed));

@@ -295,7 +295,10 @@ impl Log {
         }
         tail.unsynced.push(Arc::clone(&segment));
         self.reservations.enter(base, SegmentSize::HEADER_LEN, Arc::clone(&segment));
-        self.segments.enter(segment, self.flushed());
+        self.segments.enter(segment);
+        if !self.threads {
+            self.segments.cool(self.flushed());
+        }
         self.reopen(&tail);
         self.provision.want();
         Ok(tail)

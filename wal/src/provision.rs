@@ -87,6 +87,7 @@ impl Ready {
 /// The provisioner's thread.
 pub(crate) fn run(log: &Log) {
     while log.provision.wait_until_wanted() {
+        log.segments.cool(log.flushed());
         let header = next_header(log, &log.tail());
         let prepared = Segment::prepare(&log.disk, &log.dir, header);
         if let Some(segment) = prepared.as_ref().ok().filter(|_| log.tail().in_bulk) {

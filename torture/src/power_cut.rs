@@ -206,8 +206,8 @@ impl Writers {
     fn command(this: PathBuf, sync: Sync) -> Command {
         let Sync::Fails(when) = sync else { return Command::new(this) };
         let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e"]);
-        strace.arg(format!("inject=fdatasync:error=EIO:when={when}+")).arg(this);
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,msync", "-e"]);
+        strace.arg(format!("inject=fdatasync,msync:error=EIO:when={when}+")).arg(this);
         strace
     }
 

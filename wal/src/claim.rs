@@ -1,13 +1,10 @@
 //! A place in the log that is filled piece by piece.
 
-use std::sync::Arc;
-
 use towline_protocol::lsn::Lsn;
 use towline_protocol::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind};
 
 use crate::error::WalError;
-use crate::log::{Appended, Log};
-use crate::segment::Segment;
+use crate::log::{Appended, Log, Place, promise_of};
 
 /// Zeros are written so many at a time.
 const ZEROS: [u8; 4096] = [0; 4096];
@@ -20,13 +17,12 @@ const ZEROS: [u8; 4096] = [0; 4096];
 #[derive(Debug)]
 #[must_use = "a claim that is dropped is an ABORT record"]
 pub struct Claim<'a> {
-    log: &'a Log,
-    segment: Arc<Segment>,
+    /// `None` once it is published.
+    place: Option<Place<'a>>,
     /// The header as it will be, but for the checksum of the payload.
     header: RecordHeader,
     filled: u32,
     payload_crc: crc32fast::Hasher,
-    published: bool,
 }
 
 impl Log {
@@ -37,11 +33,10 @@ impl Log {
     pub fn reserve(&self, kind: RecordKind, tag: u16, len: usize) -> Result<Claim<'_>, WalError> {
         let len = self.check_len(len)?;
         let place = self.reserve_place(len)?;
-        let (lsn, sync_lsn) = (place.lsn, place.sync_lsn);
+        let (lsn, sync_lsn) = (place.lsn, promise_of(&place));
         let header = RecordHeader { len, lsn, sync_lsn, pcrc: 0, kind, flags: 0, tag };
         let payload_crc = crc32fast::Hasher::new();
-        let segment = place.segment;
-        Ok(Claim { log: self, segment, header, filled: 0, payload_crc, published: false })
+        Ok(Claim { place: Some(place), header, filled: 0, payload_crc })
     }
 }
 
@@ -67,7 +62,9 @@ impl Claim<'_> {
         if bytes.len() > left {
             return Err(WalError::TooLarge { len: bytes.len(), max: left as u64 });
         }
-        self.segment.store(self.next(), bytes);
+        if let Some(place) = &self.place {
+            place.target().store(self.next(), bytes);
+        }
         self.payload_crc.update(bytes);
         self.filled += u32::try_from(bytes.len()).expect("it is no more than remains");
         Ok(())
@@ -91,10 +88,11 @@ impl Claim<'_> {
     }
 
     fn publish(&mut self) {
-        self.published = true;
+        let Some(place) = self.place.take() else { return };
         self.header.pcrc = self.payload_crc.clone().finalize();
-        self.segment.store(self.header.lsn, &self.header.encode(self.segment.seed));
-        self.log.publish(self.header.lsn, self.header);
+        let segment = place.target();
+        segment.store(self.header.lsn, &self.header.encode(segment.seed));
+        place.publish(self.header.end(), self.header.fingerprint());
     }
 
     /// Makes the place a record of zeros that means nothing.
@@ -113,7 +111,7 @@ impl Claim<'_> {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        if !self.published {
+        if self.place.is_some() {
             self.abort();
         }
     }

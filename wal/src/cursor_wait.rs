@@ -17,23 +17,23 @@ impl Cursor {
     /// [`WalError::Closed`] once the log is closed and everything up to its watermark was handed
     /// out, and [`WalError::Poisoned`] after a failed sync: nothing more will come.
     pub async fn wait(&mut self) -> Result<(), WalError> {
-        let mut watched = match self.level() {
-            Level::Flushed => self.log().watch_flushed(),
-            Level::Appended => self.log().watch_appended(),
-        };
-        loop {
-            if *watched.borrow_and_update() > self.position() {
-                return Ok(());
+        match self.level() {
+            Level::Flushed => {
+                let mut watched = self.log().watch_flushed();
+                while *watched.borrow_and_update() <= self.position() {
+                    self.log().check_open(&self.log().tail())?;
+                    watched.changed().await.map_err(|_| WalError::Closed)?;
+                }
             }
-            let ended = {
-                let tail = self.log().tail();
-                self.log().check_open(&tail)
-            };
-            ended?;
-            if watched.changed().await.is_err() {
-                return Err(WalError::Closed);
+            Level::Appended => {
+                let mut watched = self.log().watch_appended();
+                while watched.borrow_and_update() <= self.position() {
+                    self.log().check_open(&self.log().tail())?;
+                    watched.changed().await.map_err(|_| WalError::Closed)?;
+                }
             }
         }
+        Ok(())
     }
 
     /// The next record, verified; waits for it as [`Cursor::wait`] does.
@@ -75,15 +75,25 @@ impl Wake for Parked {
     }
 }
 
+thread_local! {
+    static WAKER: Waker = Waker::from(Arc::new(Parked(std::thread::current())));
+}
+
+/// Gives the waker that unparks this thread.
+pub(crate) fn thread_waker<R>(with: impl FnOnce(&Waker) -> R) -> R {
+    WAKER.with(with)
+}
+
 /// Runs a future to its end on this thread. The log's futures need no runtime.
 fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Parked(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
+    thread_waker(|waker| {
+        let mut context = Context::from_waker(waker);
+        loop {
+            match future.as_mut().poll(&mut context) {
+                Poll::Ready(output) => return output,
+                Poll::Pending => std::thread::park(),
+            }
         }
-    }
+    })
 }

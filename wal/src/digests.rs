@@ -24,9 +24,9 @@ impl Log {
             return Ok(Digest::EMPTY);
         }
         {
-            let tail = self.tail();
-            if self.appended() == lsn {
-                return Ok(tail.digest);
+            let prefix = self.reservations.prefix();
+            if prefix.end == lsn {
+                return Ok(prefix.digest);
             }
         }
         if let Some(next) = self.history().starts().iter().find(|s| s.previous_end == lsn) {

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -166,6 +167,16 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// What the operating system says. The caller never believes a later success.
     fn sync(&self) -> io::Result<()>;
 
+    /// Everything stored into `mapping`, a mapping of this file, in `range` is durable on return.
+    /// What lies behind it may be prepared for being written, and is left alone if that can be.
+    ///
+    /// # Errors
+    /// As [`DiskFile::sync`].
+    fn sync_range(&self, mapping: &Mapping, range: Range<usize>) -> io::Result<()> {
+        let _ = (mapping, range);
+        self.sync()
+    }
+
     /// Lets go of what the page cache holds of the file, as far as that can be: the next read is
     /// of the disk.
     fn forget_cached(&self) {}
@@ -299,6 +310,10 @@ impl DiskFile for OpenFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn sync_range(&self, mapping: &Mapping, range: Range<usize>) -> io::Result<()> {
+        mapping.sync(range)
     }
 
     fn forget_cached(&self) {

@@ -36,9 +36,10 @@
 //! - **Writing**: [`Log::append`]; [`Log::reserve`] for a [`Claim`] that is filled piece by piece;
 //!   [`Log::begin_epoch`]; [`Log::receive`] for records that another node made. An append copies
 //!   into resident memory; it allocates, syncs and faults nothing in.
-//! - **Syncing**: [`Log::flush`] and [`Log::wait_flushed`] lead a sync or join one; one sync
-//!   releases everybody it covers. [`SyncMode`] says when the log syncs by itself, and
-//!   [`Log::sync_in_flight_for`] tells a disk that stalls. A failed sync poisons the log for good.
+//! - **Syncing**: [`Log::flush`] and [`Log::wait_flushed`] lead a sync or join one, and
+//!   [`Log::until_flushed`] is for tasks; one sync releases everybody it covers. [`SyncMode`] says
+//!   when the log syncs by itself, and [`Log::sync_in_flight_for`] tells a disk that stalls. A
+//!   failed sync poisons the log for good.
 //! - **Reading**: [`Wal::cursor`], from any position, waiting at the end if asked to, handing out
 //!   [`Bytes`](bytes::Bytes) without copying; [`read_log`], of a folder that is not opened.
 //! - **Keeping**: [`Log::create_slot`] keeps the log for a named reader, up to a bound;
@@ -61,6 +62,8 @@
 
 #![deny(unsafe_code)]
 
+mod atomics;
+mod boundary;
 mod check;
 mod claim;
 mod control;
@@ -71,6 +74,7 @@ mod cut;
 mod digests;
 mod disk;
 mod error;
+mod flushes;
 mod header;
 mod log;
 mod map;
@@ -82,6 +86,7 @@ mod receive;
 mod recovery;
 mod repair;
 mod report;
+mod reserve;
 mod scan;
 mod scrub;
 mod segment;
@@ -92,6 +97,7 @@ mod state;
 mod sync;
 mod trim;
 mod wal;
+mod watch_appended;
 
 #[cfg(test)]
 extern crate self as towline_wal;
@@ -115,6 +121,8 @@ pub use repair::{RepairReport, repair, repair_from};
 pub use report::{Report, Witness};
 pub use scrub::Scrub;
 pub use slots::{SLOT_NAME_LEN_MAX, SLOTS_MAX, Slot};
+pub use sync::UntilFlushed;
 pub use towline_protocol::frame::SegmentIdentity;
 pub use trim::{Oldest, TrimReport};
 pub use wal::{Options, SyncMode, Wal};
+pub use watch_appended::{AppendedWatch, WatchEnded};

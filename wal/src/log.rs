@@ -1,21 +1,18 @@
 //! The open log: the write path, from a payload to a published record.
 //!
 //! ```text
-//! reserve (lock) ─▶ checksum and copy (no lock) ─▶ publish (lock) ─▶ appended ─▶ syncer ─▶ flushed
+//! reserve (one CAS) ─▶ checksum and copy ─▶ publish (one store) ─▶ appended ─▶ syncer ─▶ flushed
 //! ```
 //!
-//! A reservation takes the next Lsns of the tail segment. The bytes are made outside the lock, by
-//! as many threads as there are writers. Whoever completes the oldest reservation publishes the
-//! finished prefix; nobody waits for a predecessor.
+//! A [`Place`] is the next Lsns of the tail segment, and its writer's alone until it publishes.
+//! What happens once per segment (a SEAL, the next segment, a BARRIER) happens under the tail's
+//! lock, with the reservations closed and nothing in flight.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-use towline_protocol::barrier::Barrier;
-use towline_protocol::epoch::{Epoch, EpochStart, History};
+use towline_protocol::epoch::{Epoch, History};
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{
     Digest, RECORD_HEADER_LEN, RECORD_PAYLOAD_MAX, RecordHeader, RecordKind, stored_len,
@@ -25,9 +22,11 @@ use towline_protocol::terms::Terms;
 use crate::control::Control;
 use crate::disk::Disk;
 use crate::error::WalError;
+use crate::flushes::Flushes;
 use crate::header::SegmentHeader;
 use crate::planted::{Bug, planted};
 use crate::provision::{Ready, next_header};
+use crate::reserve::{self, Refused, Reservations};
 use crate::segment::Segment;
 use crate::segments::Segments;
 use crate::wal::{Options, SyncMode};
@@ -38,6 +37,11 @@ pub(crate) const SEAL_LEN: u64 = stored_len(8);
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a wait lasts before it looks at its deadline.
 const MOVED_CHECK: Duration = Duration::from_millis(50);
+
+/// A log that fills a segment in less is written in bulk. Well below the time after which a kernel
+/// writes changed pages that nobody syncs (30 s), so that it does not write those that were only
+/// made writable.
+const IN_BULK: Duration = Duration::from_secs(10);
 
 /// A record in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,16 +61,10 @@ pub struct Log {
     pub(crate) size: SegmentSize,
     pub(crate) control: Mutex<Control>,
     pub(crate) tail: Mutex<Tail>,
-    /// Woken when the oldest reservation completes, and when a segment is ready.
+    /// Woken when a segment is ready, and when nobody is at a boundary any more.
     pub(crate) moved: Condvar,
-    /// Woken when there is something to sync.
-    pub(crate) unsynced: Condvar,
-    pub(crate) appended: watch::Sender<Lsn>,
-    pub(crate) flushed: watch::Sender<Lsn>,
-    /// Whether a sync runs: one at a time, whoever does it.
-    pub(crate) syncing: Mutex<bool>,
-    /// Woken when a sync has ended.
-    pub(crate) synced: Condvar,
+    pub(crate) reservations: Arc<Reservations<Arc<Segment>>>,
+    pub(crate) flushes: Flushes,
     pub(crate) segments: Segments,
     /// Held while the log's beginning moves on: one trim at a time, and no new slot meanwhile.
     pub(crate) trimming: Mutex<()>,
@@ -78,31 +76,24 @@ pub struct Log {
     pub(crate) threads: bool,
     /// When the log's own thread syncs.
     pub(crate) sync_mode: SyncMode,
-    /// When the sync that runs began.
-    pub(crate) sync_began: Mutex<Option<Instant>>,
 }
 
-/// The end of the log, where records are added.
+/// The end of the log, where records are added: what changes once per segment.
 #[derive(Debug)]
 pub(crate) struct Tail {
     /// The segment that is written; `None` before the first record of the log.
     pub(crate) segment: Option<Arc<Segment>>,
-    /// The end of the newest reservation. `appended <= reserved`.
-    pub(crate) reserved: Lsn,
-    /// Whether the segment takes nothing more: it has its SEAL, or a SEAL is being made.
+    /// Whether the segment has its SEAL.
     sealed: bool,
-    /// Reservations that are not published yet, oldest first.
-    pub(crate) in_flight: VecDeque<InFlight>,
-    /// The digest of everything published.
-    pub(crate) digest: Digest,
+    /// Whether somebody begins an epoch: nobody else reserves, seals or rotates meanwhile.
+    pub(crate) held: bool,
     /// Segments with bytes that no sync has covered yet, oldest first.
     pub(crate) unsynced: Vec<Arc<Segment>>,
-    /// How many threads wait on `moved`: waking nobody would cost a system call.
-    waiters: usize,
-    /// How far the log has to be appended for the syncer's thread to be woken on `unsynced`, if
-    /// it is to be.
-    pub(crate) wake_syncer_at: Option<Lsn>,
     pub(crate) stop: bool,
+    /// When the segment was entered.
+    entered: Option<Instant>,
+    /// Whether segments are filled so fast that the next one is made writable beforehand.
+    pub(crate) in_bulk: bool,
 }
 
 impl Tail {
@@ -111,17 +102,8 @@ impl Tail {
     }
 }
 
-#[derive(Debug)]
-pub(crate) struct InFlight {
-    lsn: Lsn,
-    done: Option<RecordHeader>,
-}
-
-pub(crate) struct Reserved {
-    pub(crate) segment: Arc<Segment>,
-    pub(crate) lsn: Lsn,
-    pub(crate) sync_lsn: Lsn,
-}
+/// A place in the tail segment.
+pub(crate) type Place<'a> = reserve::Place<'a, Arc<Segment>>;
 
 /// What recovery hands to a new [`Log`].
 pub(crate) struct Recovered {
@@ -140,30 +122,34 @@ impl Log {
     pub(crate) fn new(dir: &Path, options: Options, recovered: Recovered) -> Self {
         let Recovered { tail, end, sealed, digest, ready, .. } = recovered;
         let unsynced = tail.iter().cloned().collect();
+        let size = recovered.control.segment_size;
+        let reservations = Reservations::new(end, digest, size.bytes() - SEAL_LEN);
+        if let Some(segment) = &tail {
+            let base = segment.base();
+            reservations.enter(base, end.distance_from(base), Arc::clone(segment));
+            if !sealed {
+                reservations.open();
+            }
+        }
         let tail = Tail {
             segment: tail,
-            reserved: end,
             sealed,
-            in_flight: VecDeque::new(),
-            digest,
+            held: false,
             unsynced,
-            waiters: 0,
-            wake_syncer_at: None,
             stop: false,
+            entered: None,
+            in_bulk: false,
         };
         Self {
             dir: dir.to_owned(),
             disk: options.disk,
             salvage_dir: options.salvage_dir,
-            size: recovered.control.segment_size,
+            size,
             control: Mutex::new(recovered.control),
             tail: Mutex::new(tail),
             moved: Condvar::new(),
-            unsynced: Condvar::new(),
-            appended: watch::Sender::new(end),
-            flushed: watch::Sender::new(end),
-            syncing: Mutex::new(false),
-            synced: Condvar::new(),
+            reservations: Arc::new(reservations),
+            flushes: Flushes::new(end),
             segments: recovered.segments,
             trimming: Mutex::new(()),
             lineage: Mutex::new((recovered.history, recovered.terms)),
@@ -171,7 +157,6 @@ impl Log {
             provision: Ready::new(ready),
             threads: options.threads,
             sync_mode: options.sync_mode,
-            sync_began: Mutex::new(None),
         }
     }
 
@@ -181,10 +166,13 @@ impl Log {
     /// [`WalError`]; the record is then not in the log.
     pub fn append(&self, kind: RecordKind, tag: u16, payload: &[u8]) -> Result<Appended, WalError> {
         let len = self.check_len(payload.len())?;
-        let Reserved { segment, lsn, sync_lsn } = self.reserve_place(len)?;
-        let header = RecordHeader::new(kind, tag, lsn, sync_lsn, payload);
-        put(&segment, &header, payload);
-        self.publish(lsn, header);
+        // What needs no place comes before there is one: others wait for less.
+        let pcrc = crc32fast::hash(payload);
+        let place = self.reserve_place(len)?;
+        let (lsn, sync_lsn) = (place.lsn, promise_of(&place));
+        let header = RecordHeader { len, lsn, sync_lsn, pcrc, kind, flags: 0, tag };
+        put(place.target(), &header, payload);
+        place.publish(header.end(), header.fingerprint());
         Ok(Appended { lsn, end: header.end() })
     }
 
@@ -196,54 +184,69 @@ impl Log {
         }
     }
 
-    pub(crate) fn reserve_place(&self, len: u32) -> Result<Reserved, WalError> {
-        let needed = stored_len(len) + SEAL_LEN;
-        let mut tail = self.tail();
+    pub(crate) fn reserve_place(&self, len: u32) -> Result<Place<'_>, WalError> {
+        let stored = stored_len(len);
         loop {
-            self.check_open(&tail)?;
-            let segment = match &tail.segment {
-                Some(segment) if !tail.sealed => Arc::clone(segment),
-                Some(_) => {
-                    tail = self.rotate(tail)?;
-                    continue;
-                }
-                None => return Err(WalError::NoBoundary(tail.reserved)),
-            };
-            let size = segment.header.size;
-            let left = size.bytes() - tail.reserved.distance_from(segment.base());
-            if left < needed {
-                tail = self.seal(tail, &segment)?;
-                continue;
+            match self.reservations.reserve(stored, || self.flushed()) {
+                Ok(place) => return Ok(place),
+                Err(refused) => self.make_room(refused, stored)?,
             }
-            let lsn = tail.reserved;
-            tail.reserved = lsn.advance(stored_len(len));
-            tail.in_flight.push_back(InFlight { lsn, done: None });
-            let promise = *self.flushed.borrow();
-            let sync_lsn = if planted(Bug::PromiseTooHigh) { lsn } else { promise };
-            return Ok(Reserved { segment, lsn, sync_lsn });
         }
+    }
+
+    /// Does, or waits for, what a reservation was refused for.
+    #[cold]
+    fn make_room(&self, refused: Refused, stored: u64) -> Result<(), WalError> {
+        if refused == Refused::Full {
+            self.reservations.wait_slot();
+        }
+        let tail = self.tail();
+        self.check_open(&tail)?;
+        let Some(segment) = tail.segment.clone() else {
+            return Err(WalError::NoBoundary(self.appended()));
+        };
+        if tail.held {
+            drop(self.wait_moved(tail));
+        } else if tail.sealed {
+            drop(self.rotate(tail)?);
+        } else if self.reservations.is_closed() || self.reservations.left() < stored {
+            // Closed by a writer who found it full, and seals it unless this one is faster.
+            self.seal(tail, &segment)?;
+        }
+        Ok(())
     }
 
     /// Ends a full segment by a SEAL, once everything before it is published.
     fn seal<'a>(
         &'a self,
-        mut tail: MutexGuard<'a, Tail>,
+        tail: MutexGuard<'a, Tail>,
         segment: &Arc<Segment>,
-    ) -> Result<MutexGuard<'a, Tail>, WalError> {
-        while !tail.in_flight.is_empty() {
-            tail = self.wait_moved(tail);
-            self.check_open(&tail)?;
-        }
+    ) -> Result<(), WalError> {
+        self.reservations.close();
+        // Not under the tail's lock: those who are to publish may need it, and the syncer does.
+        drop(tail);
+        self.reservations.wait_quiet();
+        let tail = self.tail();
+        self.check_open(&tail)?;
         let current = tail.segment.as_ref().is_some_and(|now| now.base() == segment.base());
-        if current && !tail.sealed {
-            let payload = tail.digest.0.to_le_bytes();
-            let (lsn, sync_lsn) = (tail.reserved, *self.flushed.borrow());
-            let header = RecordHeader::new(RecordKind::Seal, 0, lsn, sync_lsn, &payload);
-            put(segment, &header, &payload);
-            tail.sealed = true;
-            self.publish_in_order(&mut tail, &header);
+        let prefix = self.reservations.prefix();
+        // Another writer may have been faster, or an epoch have begun.
+        let Some(lsn) = self.reservations.next(&prefix) else { return Ok(()) };
+        if current && !tail.sealed && !tail.held {
+            let payload = prefix.digest.0.to_le_bytes();
+            drop(prefix);
+            let header = RecordHeader::new(RecordKind::Seal, 0, lsn, self.flushed(), &payload);
+            self.put_next(tail, &header, &payload)?;
         }
-        Ok(tail)
+        Ok(())
+    }
+
+    /// Lets writers reserve, if there is nothing against it.
+    pub(crate) fn reopen(&self, tail: &Tail) {
+        let may = tail.segment.is_some() && !tail.sealed && !tail.held;
+        if may && self.check_open(tail).is_ok() {
+            self.reservations.open();
+        }
     }
 
     /// Goes on in the next segment of the same epoch.
@@ -279,37 +282,31 @@ impl Log {
             let header = SegmentHeader {
                 epoch,
                 nonce: self.disk.nonce(),
-                durable: *self.flushed.borrow(),
+                durable: self.flushed(),
                 ..ready.header
             };
             Arc::new(ready.with_header(header)?)
         };
-        let first = SegmentSize::first_record(base);
         tail.segment = Some(Arc::clone(&segment));
-        tail.reserved = first;
         tail.sealed = false;
+        if self.threads {
+            let before = tail.entered.replace(Instant::now());
+            tail.in_bulk = before.is_some_and(|before| before.elapsed() < IN_BULK);
+        }
         tail.unsynced.push(Arc::clone(&segment));
-        self.segments.enter(segment, *self.flushed.borrow());
+        self.reservations.enter(base, SegmentSize::HEADER_LEN, Arc::clone(&segment));
+        self.segments.enter(segment);
+        if !self.threads {
+            self.segments.cool(self.flushed());
+        }
+        self.reopen(&tail);
         self.provision.want();
         Ok(tail)
     }
 
-    pub(crate) fn publish(&self, lsn: Lsn, header: RecordHeader) {
-        let mut tail = self.tail();
-        let entry = tail.in_flight.iter_mut().find(|entry| entry.lsn == lsn);
-        entry.expect("a reservation stays until it is published").done = Some(header);
-        while let Some(header) = tail.in_flight.front().and_then(|oldest| oldest.done) {
-            tail.in_flight.pop_front();
-            self.publish_in_order(&mut tail, &header);
-        }
-        if tail.in_flight.is_empty() && tail.waiters > 0 {
-            self.moved.notify_all();
-        }
-    }
-
     /// Waits a moment for the next segment to be ready, or prepares it if no thread does. The
     /// deadline begins with the first call.
-    fn wait_ready<'a>(
+    pub(crate) fn wait_ready<'a>(
         &'a self,
         tail: MutexGuard<'a, Tail>,
         deadline: &mut Option<Instant>,
@@ -327,112 +324,50 @@ impl Log {
         Ok(self.wait_moved(tail))
     }
 
-    /// Waits until the last reservation is published or a segment is ready; now and then anyway,
-    /// so that a caller's deadline is noticed.
-    pub(crate) fn wait_moved<'a>(&'a self, mut tail: MutexGuard<'a, Tail>) -> MutexGuard<'a, Tail> {
-        tail.waiters += 1;
+    /// Waits until a segment is ready or a boundary is passed; now and then anyway, so that a
+    /// caller's deadline is noticed.
+    pub(crate) fn wait_moved<'a>(&'a self, tail: MutexGuard<'a, Tail>) -> MutexGuard<'a, Tail> {
         let woken = self.moved.wait_timeout(tail, MOVED_CHECK);
-        let mut tail = woken.unwrap_or_else(PoisonError::into_inner).0;
-        tail.waiters -= 1;
-        tail
-    }
-
-    pub(crate) fn publish_in_order(&self, tail: &mut Tail, header: &RecordHeader) {
-        assert_eq!(header.lsn.max(*self.appended.borrow()), header.lsn, "records are in order");
-        tail.digest = tail.digest.with(header);
-        self.appended.send_replace(header.end());
-        if tail.wake_syncer_at.take_if(|at| *at <= header.end()).is_some() {
-            self.unsynced.notify_one();
-        }
-    }
-
-    /// Begins an epoch: at the next segment boundary, with `barrier` as its first record.
-    ///
-    /// # Errors
-    /// [`WalError::Fork`] if the barrier does not follow on exactly this log.
-    pub fn begin_epoch(&self, barrier: &Barrier) -> Result<Appended, WalError> {
-        let tail = self.tail();
-        let (tail, first) = self.wait_boundary(tail)?;
-        let payload = barrier.encode();
-        let (tail, sync_lsn) = self.enter_epoch(tail, barrier, first)?;
-        let header = RecordHeader::new(RecordKind::Barrier, 0, first, sync_lsn, &payload);
-        Ok(self.put_next(tail, &header, &payload))
-    }
-
-    /// Waits until nothing is in flight and the segment a BARRIER would open is ready, so that
-    /// the epoch is then entered without letting go of the lock. Returns the BARRIER's place.
-    pub(crate) fn wait_boundary<'a>(
-        &'a self,
-        mut tail: MutexGuard<'a, Tail>,
-    ) -> Result<(MutexGuard<'a, Tail>, Lsn), WalError> {
-        let mut deadline = None;
-        loop {
-            self.check_open(&tail)?;
-            let first = self.size.barrier_after(self.end_of_records());
-            if tail.in_flight.is_empty() && self.provision.has(self.size.base_of(first)) {
-                return Ok((tail, first));
-            }
-            tail = if tail.in_flight.is_empty() {
-                self.wait_ready(tail, &mut deadline)?
-            } else {
-                self.wait_moved(tail)
-            };
-        }
+        woken.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// The end of the newest record; [`Lsn::ZERO`] if there is none.
     pub(crate) fn end_of_records(&self) -> Lsn {
-        *self.appended.borrow()
+        self.appended()
     }
 
-    /// Checks that `barrier` follows on this log, persists the history, and enters the segment
-    /// whose first record it will be. The history is written first: an entry without its BARRIER
-    /// is dropped on opening, a BARRIER without its entry would be an epoch nobody knows.
-    pub(crate) fn enter_epoch<'a>(
-        &'a self,
-        tail: MutexGuard<'a, Tail>,
-        barrier: &Barrier,
-        first: Lsn,
-    ) -> Result<(MutexGuard<'a, Tail>, Lsn), WalError> {
-        let fork = |what: String| Err(WalError::Fork { epoch: barrier.epoch, what });
-        let (last, end) = (self.last_epoch(), self.end_of_records());
-        if (barrier.previous, barrier.previous_end) != (last, end) {
-            return fork(format!(
-                "it says {} ended at {}, here {last} ends at {end}",
-                barrier.previous, barrier.previous_end
-            ));
-        }
-        if barrier.digest != tail.digest {
-            return fork(format!(
-                "its digest up to {end} is {:016x}, here it is {:016x}",
-                barrier.digest.0, tail.digest.0
-            ));
-        }
-        let start: EpochStart = barrier.start(first);
-        let mut history = self.history();
-        history.push(start)?;
-        self.update_control(|control| control.history = history.clone())?;
-        let base = self.size.base_of(first);
-        let tail = self.enter(tail, base, barrier.epoch)?;
-        let lineage = (history, barrier.terms.clone());
-        *self.lineage.lock().unwrap_or_else(PoisonError::into_inner) = lineage;
-        Ok((tail, *self.flushed.borrow()))
-    }
-
-    /// Puts a record at the end, under the lock.
+    /// Puts a record at the end, under the lock. Nobody reserves meanwhile.
     pub(crate) fn put_next(
         &self,
         mut tail: MutexGuard<'_, Tail>,
         header: &RecordHeader,
         payload: &[u8],
-    ) -> Appended {
-        let segment = tail.segment.clone().expect("a segment was entered");
-        assert_eq!(tail.reserved, header.lsn, "the next record goes at the end");
-        put(&segment, header, payload);
-        tail.reserved = header.end();
-        tail.sealed = header.kind == RecordKind::Seal;
-        self.publish_in_order(&mut tail, header);
-        Appended { lsn: header.lsn, end: header.end() }
+    ) -> Result<Appended, WalError> {
+        self.reservations.close();
+        let put = self.put_closed(&tail, header, payload);
+        tail.sealed |= put.is_ok() && header.kind == RecordKind::Seal;
+        self.reopen(&tail);
+        put
+    }
+
+    fn put_closed(
+        &self,
+        tail: &Tail,
+        header: &RecordHeader,
+        payload: &[u8],
+    ) -> Result<Appended, WalError> {
+        let mut prefix = self.reservations.prefix();
+        let expected = self.reservations.next(&prefix);
+        let segment = tail.segment.as_ref().filter(|_| expected == Some(header.lsn));
+        let Some(segment) = segment else {
+            return Err(WalError::Gap {
+                got: header.lsn,
+                expected: expected.unwrap_or(prefix.end),
+            });
+        };
+        put(segment, header, payload);
+        self.reservations.put(&mut prefix, header.end(), header.fingerprint());
+        Ok(Appended { lsn: header.lsn, end: header.end() })
     }
 
     pub(crate) fn tail(&self) -> MutexGuard<'_, Tail> {
@@ -448,17 +383,29 @@ impl Log {
 
     /// Wakes those who watch the watermarks, which stay as they are: nothing more will come.
     pub(crate) fn wake_watchers(&self) {
-        self.flushed.send_modify(|_| {});
-        self.appended.send_modify(|_| {});
+        self.flushes.wake_all();
+        self.reservations.wake_watchers();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.tail().stop
     }
 
     pub(crate) fn stop(&self) {
-        self.tail().stop = true;
-        self.unsynced.notify_all();
+        let mut tail = self.tail();
+        tail.stop = true;
+        self.reservations.close();
+        self.reservations.end();
+        drop(tail);
         self.moved.notify_all();
         self.provision.stop();
         self.wake_watchers();
     }
+}
+
+/// The promise of a record at `place`.
+pub(crate) fn promise_of(place: &Place<'_>) -> Lsn {
+    if planted(Bug::PromiseTooHigh) { place.lsn } else { place.promise }
 }
 
 /// Stores a record: the payload first, its header last.

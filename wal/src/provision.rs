@@ -87,8 +87,13 @@ impl Ready {
 /// The provisioner's thread.
 pub(crate) fn run(log: &Log) {
     while log.provision.wait_until_wanted() {
+        log.segments.cool(log.flushed());
         let header = next_header(log, &log.tail());
-        log.provision.put(Segment::prepare(&log.disk, &log.dir, header));
+        let prepared = Segment::prepare(&log.disk, &log.dir, header);
+        if let Some(segment) = prepared.as_ref().ok().filter(|_| log.tail().in_bulk) {
+            segment.make_writable();
+        }
+        log.provision.put(prepared);
         // Under the writers' lock, so that none of them misses it between looking and waiting.
         let _tail = log.tail();
         log.moved.notify_all();

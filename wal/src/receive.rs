@@ -46,7 +46,9 @@ impl Log {
         header: RecordHeader,
         payload: &[u8],
     ) -> Result<(), WalError> {
-        let size = self.control().segment_size;
+        let size = self.size;
+        // A BARRIER begins an epoch: nobody appends meanwhile.
+        let _hold = (header.kind == RecordKind::Barrier).then(|| self.hold()).transpose()?;
         let tail = self.tail();
         self.check_open(&tail)?;
         let in_tail = tail.segment.as_ref().filter(|segment| segment.base() == sender.base);
@@ -68,7 +70,7 @@ impl Log {
             let source = RecordError::TooLong(header.len);
             return Err(WalError::Record { at: header.lsn, source });
         }
-        if header.kind == RecordKind::Seal && payload != tail.digest.0.to_le_bytes() {
+        if header.kind == RecordKind::Seal && payload != self.digest().0.to_le_bytes() {
             let what = format!("the SEAL at {} has another digest than this log", header.lsn);
             return Err(WalError::Fork { epoch: sender.epoch, what });
         }
@@ -90,8 +92,7 @@ impl Log {
             _ => tail,
         };
         let sync_lsn = self.flushed().min(header.lsn);
-        self.put_next(tail, &RecordHeader { sync_lsn, ..header }, payload);
-        Ok(())
+        self.put_next(tail, &RecordHeader { sync_lsn, ..header }, payload).map(drop)
     }
 }
 

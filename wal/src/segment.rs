@@ -169,9 +169,27 @@ impl Segment {
         self.file.write_at(bytes, offset).at("rewriting", &self.path)
     }
 
-    /// fdatasync: everything stored so far is on the disk on return.
+    /// Everything written or stored so far is on the disk on return.
     pub(crate) fn sync(&self) -> Result<(), WalError> {
         self.file.sync().at("syncing", &self.path)
+    }
+
+    /// Everything stored so far between two positions is on the disk on return.
+    pub(crate) fn sync_between(&self, from: Lsn, to: Lsn) -> Result<(), WalError> {
+        let size = self.header.size;
+        let range = from.max(self.base())..to.min(size.next_base(self.base()));
+        let Some(mapping) = self.mapping.as_ref().filter(|_| range.start < range.end) else {
+            return self.sync();
+        };
+        let range = self.offset(range.start)..self.offset(range.end);
+        self.file.sync_range(mapping, range).at("syncing", &self.path)
+    }
+
+    /// Makes all of it ready to be stored to, at the cost of writing it twice if that takes long.
+    pub(crate) fn make_writable(&self) {
+        if let Some(mapping) = &self.mapping {
+            mapping.make_writable();
+        }
     }
 }
 

@@ -94,19 +94,36 @@ impl Segments {
         Ok(segment)
     }
 
-    /// Adds the newest segment, and lets go of the mapping of one that is old by now.
-    pub(crate) fn enter(&self, segment: Arc<Segment>, flushed: Lsn) {
+    /// Adds the newest segment.
+    pub(crate) fn enter(&self, segment: Arc<Segment>) {
         let mut open = self.open();
         let turn = open.turn;
         open.held.insert(segment.base(), (segment, turn));
-        let mapped = open.held.values().rev().skip(MAPPED_SEGMENTS);
-        let old = mapped.map(|(segment, _)| segment).find(|old| old.is_mapped());
-        let old = old.filter(|old| old.header.size.next_base(old.base()) <= flushed);
+    }
+
+    /// Lets go of the mapping of a segment that is old by now. To unmap one takes as long as
+    /// thousands of records.
+    pub(crate) fn cool(&self, flushed: Lsn) {
+        let mapped = {
+            let open = self.open();
+            let old = open.held.values().rev().skip(MAPPED_SEGMENTS).map(|(segment, _)| segment);
+            old.filter(|old| old.is_mapped()).map(Arc::clone).next()
+        };
+        let old = mapped.filter(|old| old.header.size.next_base(old.base()) <= flushed);
         // One that can not be opened again stays mapped, and is tried at the next turn.
-        if let Some(Ok(cold)) = old.map(|old| old.cold()) {
-            open.held.insert(cold.base(), (Arc::new(cold), turn));
+        let cold = old.as_ref().and_then(|old| old.cold().ok());
+        let mut open = self.open();
+        let turn = open.turn;
+        if let Some(cold) = cold {
+            // It may have been trimmed or replaced meanwhile.
+            if let Some(held) = open.held.get_mut(&cold.base()).filter(|it| it.0.is_mapped()) {
+                *held = (Arc::new(cold), turn);
+            }
         }
         open.let_go_of_cold();
+        // The mapping goes without the lock.
+        drop(open);
+        drop(old);
     }
 
     /// Closes a segment whose file was replaced; it is opened again when it is read.

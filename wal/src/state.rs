@@ -13,6 +13,7 @@ use towline_protocol::terms::Terms;
 use crate::control::{self, Control};
 use crate::error::WalError;
 use crate::log::Log;
+use crate::watch_appended::AppendedWatch;
 
 impl Log {
     /// Why the log is poisoned, if it is.
@@ -54,31 +55,31 @@ impl Log {
     /// Everything below is in the log.
     #[must_use]
     pub fn appended(&self) -> Lsn {
-        *self.appended.borrow()
+        self.reservations.prefix().end
     }
 
     /// Everything below is on this disk.
     #[must_use]
     pub fn flushed(&self) -> Lsn {
-        *self.flushed.borrow()
+        self.flushes.flushed()
     }
 
     /// [`Log::appended`] as it grows.
     #[must_use]
-    pub fn watch_appended(&self) -> watch::Receiver<Lsn> {
-        self.appended.subscribe()
+    pub fn watch_appended(&self) -> AppendedWatch {
+        AppendedWatch::new(&self.reservations)
     }
 
     /// [`Log::flushed`] as it grows.
     #[must_use]
     pub fn watch_flushed(&self) -> watch::Receiver<Lsn> {
-        self.flushed.subscribe()
+        self.flushes.subscribe()
     }
 
     /// The digest of everything appended.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        self.tail().digest
+        self.reservations.prefix().digest
     }
 
     /// The epochs of what is in the log.
@@ -98,13 +99,17 @@ impl Log {
     #[must_use]
     pub fn next_barrier(&self) -> Barrier {
         let control = self.control();
-        let tail = self.tail();
+        let _tail = self.tail();
         let previous = self.last_epoch();
+        let (previous_end, digest) = {
+            let prefix = self.reservations.prefix();
+            (prefix.end, prefix.digest)
+        };
         Barrier {
             epoch: previous.max(control.fence).next(control.incarnation),
             previous,
-            previous_end: self.appended(),
-            digest: tail.digest,
+            previous_end,
+            digest,
             terms: self.terms(),
             accepted_loss: false,
         }

@@ -3,28 +3,37 @@
 //! One at a time syncs for all: the log's own thread, or a caller that waits and finds
 //! nobody at it. While it runs, the next batch fills.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::PoisonError;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use towline_protocol::lsn::Lsn;
 
+use crate::cursor_wait::thread_waker;
 use crate::error::WalError;
+use crate::flushes::{Lead, Turn};
 use crate::log::Log;
 use crate::planted::{Bug, planted};
 use crate::wal::SyncMode;
 
 /// After so long without a record, how far the log is durable is noted in the control file.
 const IDLE: Duration = Duration::from_secs(1);
+/// While callers sync for themselves, the log's own thread lets them: it syncs what has waited for
+/// so long. To wake it for every record would cost them more than it gives.
+const GRACE: Duration = Duration::from_millis(1);
 
 /// The syncer's thread: a step whenever its mode says so.
 pub(crate) fn run(log: &Log) {
+    let mut seen = Seen::default();
     loop {
-        match wait_for_work(log) {
+        match wait_for_work(log, &mut seen) {
             Work::Stop => return,
             // Only a note: what fails here fails where it matters, too.
             Work::Idle => drop(log.note_durable(log.flushed())),
             // A failed sync has poisoned the log; whoever waits has been told.
-            Work::Sync => drop(log.sync_step(log.appended())),
+            Work::Sync => drop(log.sync_step(log.appended(), Lead::Syncer)),
         }
         if log.poisoned().is_some() {
             return;
@@ -38,38 +47,48 @@ enum Work {
     Stop,
 }
 
-fn wait_for_work(log: &Log) -> Work {
-    let mut tail = log.tail();
-    let mut unsynced_since = None;
+/// What the syncer remembers from look to look.
+#[derive(Default)]
+struct Seen {
+    led_by_callers: u64,
+    unsynced_since: Option<Instant>,
+}
+
+fn wait_for_work(log: &Log, seen: &mut Seen) -> Work {
     loop {
-        if tail.stop {
+        if log.is_stopped() {
             return Work::Stop;
         }
-        let (appended, flushed) = (log.appended(), log.flushed());
-        if appended == flushed {
-            unsynced_since = None;
+        let look = log.flushes.look();
+        let (flushed, appended) = (log.flushed(), log.appended());
+        let callers_lead = seen.led_by_callers != look.led_by_callers;
+        seen.led_by_callers = look.led_by_callers;
+        if appended == flushed || callers_lead {
+            seen.unsynced_since = None;
         }
-        let mut wait = IDLE;
-        tail.wake_syncer_at = match log.sync_mode {
-            _ if appended == flushed => Some(Lsn::ZERO),
-            SyncMode::Eager => return Work::Sync,
-            SyncMode::Interval(every) => {
-                let since: &mut Instant = unsynced_since.get_or_insert_with(Instant::now);
-                wait = every.saturating_sub(since.elapsed());
-                if wait.is_zero() {
+        let (wake_at, wait) = if appended == flushed && !callers_lead {
+            (Some(flushed.advance(1)), IDLE)
+        } else if look.tasks_wait && appended > flushed {
+            return Work::Sync;
+        } else {
+            let since = *seen.unsynced_since.get_or_insert_with(Instant::now);
+            let left = |most: Duration| most.saturating_sub(since.elapsed());
+            match log.sync_mode {
+                SyncMode::Eager if !look.last_by_caller => return Work::Sync,
+                SyncMode::Eager => (None, left(GRACE)),
+                SyncMode::Interval(every) => (None, left(every)),
+                SyncMode::Bytes(most) if appended.distance_from(flushed) >= most => {
                     return Work::Sync;
                 }
-                None
+                SyncMode::Bytes(most) => (flushed.checked_add(most), IDLE),
+                SyncMode::OnFlush => (None, IDLE),
             }
-            SyncMode::Bytes(most) if appended.distance_from(flushed) >= most => return Work::Sync,
-            SyncMode::Bytes(most) => flushed.checked_add(most),
-            SyncMode::OnFlush => None,
         };
-        let (woken, timeout) =
-            log.unsynced.wait_timeout(tail, wait).unwrap_or_else(PoisonError::into_inner);
-        tail = woken;
-        tail.wake_syncer_at = None;
-        if timeout.timed_out() && !tail.stop && log.appended() == log.flushed() {
+        if wait.is_zero() {
+            return Work::Sync;
+        }
+        let in_vain = log.reservations.wait_for_work(wake_at, wait);
+        if in_vain && wait == IDLE && !log.is_stopped() && log.appended() == log.flushed() {
             return Work::Idle;
         }
     }
@@ -82,11 +101,7 @@ impl Log {
     /// # Errors
     /// [`WalError::Poisoned`] if a sync failed, now or before.
     pub fn flush(&self) -> Result<Lsn, WalError> {
-        let tail = self.tail();
-        // A segment that was just entered reserves nothing that anybody will publish.
-        let target = if tail.in_flight.is_empty() { self.appended() } else { tail.reserved };
-        drop(tail);
-        self.wait_flushed(target)?;
+        self.wait_flushed(self.reservations.reserved())?;
         Ok(self.flushed())
     }
 
@@ -97,77 +112,90 @@ impl Log {
     /// has reserved that much yet.
     pub fn wait_flushed(&self, lsn: Lsn) -> Result<(), WalError> {
         while self.flushed() < lsn {
-            if self.sync_step(lsn)? {
-                continue;
-            }
-            // Everything published is flushed, so `lsn` lies behind a reservation in flight.
-            let tail = self.tail();
-            if lsn > tail.reserved || (tail.in_flight.is_empty() && self.appended() < lsn) {
+            if !self.sync_step(lsn, Lead::Caller)? && !self.reservations.wait_published(lsn) {
                 return Err(WalError::NoBoundary(lsn));
-            }
-            if self.appended() < lsn {
-                drop(self.wait_moved(tail));
             }
         }
         Ok(())
     }
 
-    /// One sync, of everything that is published when it begins, unless a sync that ran meanwhile
-    /// has covered what is `wanted`; `false` if nothing published is left to sync.
-    pub(crate) fn sync_step(&self, wanted: Lsn) -> Result<bool, WalError> {
-        let mut runs = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        // Not on the lock itself: whoever releases it would get it again first, and sync for
-        // itself alone while those whose records are flushed still wait for it.
-        while *runs {
-            runs = self.synced.wait(runs).unwrap_or_else(PoisonError::into_inner);
-            if self.flushed() >= wanted {
-                return Ok(true);
-            }
-        }
-        if let Some(reason) = self.poisoned() {
-            return Err(WalError::Poisoned(reason));
-        }
-        if self.flushed() >= wanted {
-            return Ok(true);
-        }
-        *runs = true;
-        drop(runs);
-        if self.threads {
-            self.note_sync_began(Some(Instant::now()));
-        }
-        let synced = self.sync_published();
-        self.note_sync_began(None);
-        *self.syncing.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        self.synced.notify_all();
-        synced
+    /// As [`Log::wait_flushed`], for a task: it is woken, with all others whose records the same
+    /// sync covers, by the thread that synced. Can be dropped at any time.
+    ///
+    /// # Errors
+    /// As [`Log::wait_flushed`], and [`WalError::Closed`] once the log is closed.
+    pub fn until_flushed(&self, lsn: Lsn) -> UntilFlushed<'_> {
+        UntilFlushed { log: self, lsn, number: None }
     }
 
-    fn note_sync_began(&self, began: Option<Instant>) {
-        *self.sync_began.lock().unwrap_or_else(PoisonError::into_inner) = began;
+    /// One sync, of everything that is published when it begins, unless a sync that ran meanwhile
+    /// has covered what is `wanted`; `false` if nothing published is left to sync.
+    pub(crate) fn sync_step(&self, wanted: Lsn, lead: Lead) -> Result<bool, WalError> {
+        thread_waker(|waker| {
+            let mut number = None;
+            loop {
+                match self.flushes.turn(wanted, number, lead, waker) {
+                    Turn::Flushed => return Ok(true),
+                    Turn::Lead => return self.lead(),
+                    Turn::Failed => return Err(self.poisoned_error()),
+                    Turn::Wait { number: own, .. } => number = Some(own),
+                }
+                // Before it is flushed, this thread is woken to lead, or for nothing.
+                std::thread::park();
+                if self.flushed() >= wanted {
+                    return Ok(true);
+                }
+            }
+        })
+    }
+
+    fn poisoned_error(&self) -> WalError {
+        WalError::Poisoned(self.poisoned().unwrap_or_default())
+    }
+
+    /// The sync itself; one at a time.
+    fn lead(&self) -> Result<bool, WalError> {
+        if let Some(reason) = self.poisoned() {
+            self.flushes.finish(None, true);
+            return Err(WalError::Poisoned(reason));
+        }
+        if self.threads {
+            self.flushes.begin(Some(Instant::now()));
+        }
+        let synced = self.sync_published();
+        let failed = synced.is_err() && !planted(Bug::PoisonedGoesOn);
+        let call_syncer = self.flushes.finish(synced.as_ref().ok().copied().flatten(), failed);
+        if call_syncer {
+            self.reservations.call_syncer();
+        }
+        if failed {
+            self.wake_watchers();
+        }
+        Ok(synced?.is_some())
     }
 
     /// For how long the sync that runs now has been running: a disk that stalls is seen here
     /// before anything fails. `None` if none runs, and for a log without threads.
     #[must_use]
     pub fn sync_in_flight_for(&self) -> Option<Duration> {
-        let began = *self.sync_began.lock().unwrap_or_else(PoisonError::into_inner);
-        began.map(|began| began.elapsed())
+        self.flushes.running_for()
     }
 
-    /// The sync itself; one at a time.
-    fn sync_published(&self) -> Result<bool, WalError> {
+    /// Returns how far the log is flushed now; `None` if nothing was left to sync.
+    fn sync_published(&self) -> Result<Option<Lsn>, WalError> {
         let (target, unsynced, current) = {
             let tail = self.tail();
             (self.appended(), tail.unsynced.clone(), tail.segment.as_ref().map(|now| now.base()))
         };
-        if target <= self.flushed() {
-            return Ok(false);
+        let flushed = self.flushed();
+        if target <= flushed {
+            return Ok(None);
         }
         for segment in &unsynced {
             if planted(Bug::SyncLeftOut) && Some(segment.base()) != current {
                 continue;
             }
-            if let Err(error) = segment.sync() {
+            if let Err(error) = segment.sync_between(flushed, target) {
                 return Err(self.poison(&error));
             }
         }
@@ -179,8 +207,7 @@ impl Log {
                 || segment.header.size.next_base(base) > target
                 || !unsynced.iter().any(|synced| synced.base() == base)
         });
-        self.flushed.send_replace(target);
-        Ok(true)
+        Ok(Some(target))
     }
 
     /// A failed sync is never tried again: the kernel may have dropped the pages and would say
@@ -193,8 +220,67 @@ impl Log {
         let mut poison = self.poison.lock().unwrap_or_else(PoisonError::into_inner);
         let reason = poison.get_or_insert(reason).clone();
         drop(poison);
+        let tail = self.tail();
+        self.reservations.close();
+        self.reservations.end();
+        drop(tail);
         self.moved.notify_all();
-        self.wake_watchers();
         WalError::Poisoned(reason)
+    }
+}
+
+/// Waits for a flush; see [`Log::until_flushed`].
+#[derive(Debug)]
+#[must_use = "nobody waits unless it is awaited"]
+pub struct UntilFlushed<'a> {
+    log: &'a Log,
+    lsn: Lsn,
+    number: Option<u64>,
+}
+
+impl UntilFlushed<'_> {
+    fn ask(&mut self, waker: &Waker) -> Poll<Result<(), WalError>> {
+        let (log, lsn) = (self.log, self.lsn);
+        if !log.threads {
+            return Poll::Ready(log.wait_flushed(lsn));
+        }
+        if log.is_stopped() {
+            return Poll::Ready(Err(WalError::Closed));
+        }
+        if self.number.is_none() && lsn > log.reservations.reserved() {
+            return Poll::Ready(Err(WalError::NoBoundary(lsn)));
+        }
+        match log.flushes.turn(lsn, self.number.take(), Lead::Never, waker) {
+            Turn::Flushed => Poll::Ready(Ok(())),
+            Turn::Failed => Poll::Ready(Err(log.poisoned_error())),
+            Turn::Wait { number, call_syncer } => {
+                self.number = Some(number);
+                if call_syncer {
+                    log.reservations.call_syncer();
+                }
+                // It may have been closed just now, and whoever waited was woken before.
+                if log.is_stopped() { Poll::Ready(Err(WalError::Closed)) } else { Poll::Pending }
+            }
+            Turn::Lead => unreachable!("a task never leads"),
+        }
+    }
+}
+
+impl Future for UntilFlushed<'_> {
+    type Output = Result<(), WalError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.log.flushed() >= self.lsn {
+            return Poll::Ready(Ok(()));
+        }
+        self.ask(context.waker())
+    }
+}
+
+impl Drop for UntilFlushed<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.log.flushes.leave(self.lsn, number);
+        }
     }
 }

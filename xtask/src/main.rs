@@ -11,6 +11,7 @@
 //! cargo xtask fuzz                   every fuzz target   [--target T] [--execs N]
 //! cargo xtask model                  the rules, explored to the end  [--deep] [--profile NAME]
 //! cargo xtask scenarios              what other systems test, on this one  [--profile NAME]
+//! cargo xtask loom                   the log's reservations in every order   [--profile NAME]
 //! cargo xtask planted PART           every bug built in on purpose is caught  [--profile NAME]
 //! cargo xtask crash-states           the log after every crash   [--states N | --full]
 //! cargo xtask bit-flips              the log under damage   [--random N] [--full]
@@ -29,6 +30,7 @@ mod cluster;
 mod demo_loop;
 mod fuzz;
 mod instructions;
+mod loom;
 mod model;
 mod planted;
 mod process;
@@ -47,7 +49,7 @@ const USAGE: &str = "usage: cargo xtask ci [--only STEP] | tidy | \
     demo-loop [--runs N] [--keep-going] | bench-redis [--quick] | \
     bench-wal [--quick] [--rounds N] [--dir D] [--only WORKLOAD,...] | instructions [--update] | \
     strace-test | client-test | \
-    fuzz [--target T] [--execs N] | model [--deep] | scenarios | planted protocol | planted wal | \
+    fuzz [--target T] [--execs N] | loom | model [--deep] | scenarios | planted protocol | planted wal | \
     crash-states [--states N | --full] [--only CASE] | \
     bit-flips [--random N] [--full] [--only CASE] | \
     syscall-crash [--points N] [--only CASE] | \
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Some("instructions") => instructions::run(arguments),
         Some("strace-test") => strace_test::run(arguments),
         Some("fuzz") => fuzz::run(arguments),
+        Some("loom") => loom::run(arguments),
         Some("model") => model::run(arguments),
         Some("scenarios") => scenarios::run(arguments),
         Some("planted") => planted::run(arguments),

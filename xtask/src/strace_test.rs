@@ -1,6 +1,6 @@
 //! `cargo xtask strace-test`: no OK before two disks.
 //!
-//! Three nodes, W = 2. strace delays every fdatasync of some of them on entry. A write that was
+//! Three nodes, W = 2. strace delays every sync of some of them on entry. A write that was
 //! sent at `t` reaches a node's log after `t`, so a sync that covers it begins after `t` and
 //! returns no earlier than `t + delay`: an OK before that came before that node's disk.
 
@@ -16,7 +16,7 @@ use crate::cluster::{Cluster, Node};
 use crate::process::{Folder, Running, build_towline};
 use crate::resp::{Reply, Resp};
 
-/// What is put in front of every fdatasync of a delayed node.
+/// What is put in front of every sync of a delayed node.
 const DELAY: Duration = Duration::from_millis(500);
 /// An OK that waits for no delayed disk comes well before this.
 const QUICK: Duration = Duration::from_millis(250);
@@ -83,12 +83,12 @@ fn scenarios(towline: &std::path::Path, folder: &Folder) -> Result<()> {
     Ok(())
 }
 
-/// Puts [`DELAY`] in front of every fdatasync of a running node.
+/// Puts [`DELAY`] in front of every sync of a running node.
 fn delay_syncs(node: &Node) -> Result<Running> {
     let delay_us = DELAY.as_micros();
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-o", "/dev/null", "-e", "trace=fdatasync", "-e"]);
-    strace.arg(format!("inject=fdatasync:delay_enter={delay_us}"));
+    strace.args(["-f", "-o", "/dev/null", "-e", "trace=fdatasync,msync", "-e"]);
+    strace.arg(format!("inject=fdatasync,msync:delay_enter={delay_us}"));
     strace.args(["-p", &node.pid().to_string()]).stdin(Stdio::null()).stderr(Stdio::piped());
     let mut tracer = Running::spawn(&mut strace)?;
     let Some(said) = tracer.take_stderr() else { bail!("strace has no stderr") };

@@ -9,10 +9,16 @@ use towline_protocol::id::{ClusterId, Incarnation, LogId, NodeId};
 use towline_protocol::lsn::SegmentSize;
 use towline_protocol::terms::Terms;
 use towline_protocol::voters::{Voter, Voters};
-use towline_wal::{Founding, Options, Role, Wal, found};
+use towline_wal::{Founding, Options, Role, SyncMode, Wal, found};
 
 /// An open log in its first epoch. It goes away with its folder.
+#[allow(dead_code, reason = "not every program that includes this takes it")]
 pub(crate) fn log() -> (TempDir, Arc<Wal>) {
+    log_with(SyncMode::default())
+}
+
+/// The same, that syncs by itself when `sync_mode` says so.
+pub(crate) fn log_with(sync_mode: SyncMode) -> (TempDir, Arc<Wal>) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let dir = folder.path().join("log");
     let node: NodeId = "bench".parse().expect("a name");
@@ -30,7 +36,8 @@ pub(crate) fn log() -> (TempDir, Arc<Wal>) {
         voters: voters.clone(),
     };
     found(&dir, &founding).expect("founded");
-    let (wal, _) = Wal::open(&dir, Options::default()).expect("opened");
+    let options = Options { sync_mode, ..Options::default() };
+    let (wal, _) = Wal::open(&dir, options).expect("opened");
     let barrier = Barrier {
         epoch: Epoch::NONE.next(incarnation),
         previous: wal.last_epoch(),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::PoisonError;
 
 use towline_protocol::epoch::Epoch;
 use towline_protocol::id::Incarnation;
@@ -78,7 +77,7 @@ fn live_and_crash(dir: &Path, epoch: u64, random: &mut Random, next: u64) -> (u6
     wal.flush().unwrap();
     let flushed = next;
     // Nothing is synced from here on, though the syncer's thread would like to.
-    let hold = wal.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+    let hold = wal.flushes.hold();
     let synced = files(dir);
     append_some(&wal, random, &mut next, 250);
     if random.below(3) == 0 {

@@ -1,6 +1,7 @@
 //! Open files and locks of a simulated disk.
 
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -51,7 +52,12 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.state().change(self.life, |state| state.sync(&self.inode))
+        self.disk.state().change(self.life, |state| state.sync(&self.inode, 0..usize::MAX))
+    }
+
+    /// Nothing but the pages of the range: whoever needs more has to ask for more.
+    fn sync_range(&self, _mapping: &Mapping, range: Range<usize>) -> io::Result<()> {
+        self.disk.state().change(self.life, |state| state.sync(&self.inode, range))
     }
 
     fn map(&self, len: usize) -> io::Result<Arc<Mapping>> {

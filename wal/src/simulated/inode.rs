@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::SECTOR_LEN;
 use super::random::Random;
 use crate::map::Mapping;
 use crate::scan::is_blank;
+
+/// The unit the page cache writes, in bytes.
+const PAGE_LEN: usize = 4096;
 
 /// The content of a file, whatever its names.
 #[derive(Default)]
@@ -129,8 +133,19 @@ impl Inode {
 
     /// Takes every changed sector for which `reaches` says so to the disk; the others it does not
     /// take, even if the kernel believes that it did.
-    fn write_back(&mut self, mut reaches: impl FnMut() -> bool, kernel_believes: bool) {
+    fn write_back(
+        &mut self,
+        range: &Range<usize>,
+        mut reaches: impl FnMut() -> bool,
+        kernel_believes: bool,
+    ) {
+        // Whole pages, as far as they are changed.
+        let from = range.start - range.start % PAGE_LEN;
+        let to = range.end.checked_next_multiple_of(PAGE_LEN).unwrap_or(usize::MAX);
         for (sector, new) in self.unsynced() {
+            if !(from..to).contains(&(sector * SECTOR_LEN)) {
+                continue;
+            }
             if reaches() {
                 self.reach(sector, &new);
             } else if kernel_believes {
@@ -140,20 +155,20 @@ impl Inode {
     }
 
     /// A sync that succeeds.
-    pub(super) fn sync(&mut self) {
-        self.write_back(|| true, false);
+    pub(super) fn sync(&mut self, range: &Range<usize>) {
+        self.write_back(range, || true, false);
     }
 
     /// A sync that fails, and that the kernel takes for done.
-    pub(super) fn fail_sync(&mut self, random: &mut Random) {
+    pub(super) fn fail_sync(&mut self, range: &Range<usize>, random: &mut Random) {
         let newest = random.below(4);
-        self.write_back(|| random.below(4) < newest, true);
+        self.write_back(range, || random.below(4) < newest, true);
     }
 
     /// Some changed sectors reach the disk, unasked.
     pub(super) fn write_some_back(&mut self, random: &mut Random) {
         let newest = random.below(5);
-        self.write_back(|| random.below(4) < newest, false);
+        self.write_back(&(0..usize::MAX), || random.below(4) < newest, false);
     }
 
     /// The power fails: the cache is gone.

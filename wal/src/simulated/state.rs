@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -101,7 +102,7 @@ impl State {
     }
 
     /// Syncs a file, as far as the faults let it.
-    pub(super) fn sync(&mut self, inode: &Mutex<Inode>) -> io::Result<()> {
+    pub(super) fn sync(&mut self, inode: &Mutex<Inode>, range: Range<usize>) -> io::Result<()> {
         let mut inode = locked(inode);
         if self.dying {
             inode.write_some_back(&mut self.random);
@@ -111,10 +112,10 @@ impl State {
             self.whole_syncs -= 1;
         } else if self.failing_syncs > 0 {
             self.failing_syncs -= 1;
-            inode.fail_sync(&mut self.random);
+            inode.fail_sync(&range, &mut self.random);
             return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
         }
-        inode.sync();
+        inode.sync(&range);
         Ok(())
     }
 
@@ -132,7 +133,7 @@ impl State {
         if self.dying || self.failing_syncs > 0 || self.recorded.is_some() {
             locked(inode).fill(content, len);
             self.record();
-            return self.sync(inode);
+            return self.sync(inode, 0..usize::MAX);
         }
         locked(inode).fill_durable(content, len);
         Ok(())

@@ -91,6 +91,20 @@ fn a_failed_sync_leaves_bytes_that_only_writing_again_takes_to_the_disk() {
 }
 
 #[test]
+fn a_sync_of_a_range_takes_its_pages_to_the_disk_and_no_others() {
+    let disk = with_file(1);
+    let file = disk.open(Path::new("/d/one.wal"), Access::ReadWrite).unwrap();
+    let mapping = file.map(LEN).unwrap();
+    mapping.store(4_000, &[1; 10_000]);
+    file.sync_range(&mapping, 5_000..8_193).unwrap();
+    let durable = disk.files()[0].1.to_vec();
+    assert_eq!(durable[4_096..12_288], [1; 8_192]);
+    assert_eq!((durable[4_095], durable[12_288]), (0, 0));
+    file.sync().unwrap();
+    assert_eq!(disk.files()[0].1[4_000..14_000], [1; 10_000]);
+}
+
+#[test]
 fn a_name_is_durable_once_its_folder_is_synced_and_older_changes_come_first() {
     let mut kept = BTreeSet::new();
     for seed in 0..SEEDS {

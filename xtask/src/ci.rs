@@ -10,13 +10,14 @@ use anyhow::{Context, Result, bail};
 use crate::arguments::Arguments;
 use crate::process::{cargo, check_interrupted, run as run_command};
 use crate::{
-    client_test, demo_loop, fuzz, model, planted, scenarios, strace_test, tidy, tools, torture,
+    client_test, demo_loop, fuzz, instructions, loom, model, planted, scenarios, strace_test, tidy,
+    tools, torture,
 };
 
 /// The profile everything is built in.
 const PROFILE: &str = "ci";
 /// How long the fuzzer runs, all targets together, in seconds.
-const FUZZ_SECONDS: usize = 60;
+const FUZZ_SECONDS: usize = 35;
 /// What the whole is meant to stay below, on two cores and from an empty target folder.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
@@ -30,12 +31,15 @@ enum Done {
 /// A name, by which it is rerun alone, and what it does.
 type Step = (&'static str, fn() -> Result<Done>);
 
-const STEPS: [Step; 19] = [
+const STEPS: [Step; 21] = [
     ("tools", || {
         tools::prepare();
         Ok(Done::Passed)
     }),
-    ("fmt", || cargo_step(&["fmt", "--all", "--check"])),
+    ("fmt", || {
+        cargo_step(&["fmt", "--all", "--check"])?;
+        cargo_step(&["fmt", "--manifest-path", "benches/peers/Cargo.toml", "--check"])
+    }),
     ("tidy", || tidy::run(Arguments::new([])).map(|()| Done::Passed)),
     ("clippy", || {
         let what = ["clippy", "--workspace", "--all-targets", "--profile", PROFILE];
@@ -50,9 +54,11 @@ const STEPS: [Step; 19] = [
     ("bit-flips", || torture_step("bit-flips")),
     ("syscall-crash", || torture_step("syscall-crash")),
     ("power-cut", || torture_step("power-cut")),
+    ("loom", || loom::check(PROFILE).map(|()| Done::Passed)),
     ("planted", || planted::check(PROFILE).map(|()| Done::Passed)),
     ("model", || model::check(false, PROFILE).map(|()| Done::Passed)),
-    ("demo", || demo_loop::repeat(2, false, PROFILE).map(|()| Done::Passed)),
+    ("instructions", instructions_step),
+    ("demo", || demo_loop::repeat(1, false, PROFILE).map(|()| Done::Passed)),
     ("strace", strace),
     ("clients", clients),
     ("fuzz", fuzz_step),
@@ -132,6 +138,13 @@ fn torture_step(verb: &str) -> Result<Done> {
     match torture::lacks(verb) {
         Some(why) => Ok(Done::Skipped(why)),
         None => torture::check(verb, &[], PROFILE).map(|()| Done::Passed),
+    }
+}
+
+fn instructions_step() -> Result<Done> {
+    match instructions::lacks() {
+        Some(why) => Ok(Done::Skipped(why)),
+        None => instructions::check().map(|()| Done::Passed),
     }
 }
 

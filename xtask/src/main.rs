@@ -49,7 +49,8 @@ const USAGE: &str = "usage: cargo xtask ci [--only STEP] | tidy | \
     demo-loop [--runs N] [--keep-going] | bench-redis [--quick] | \
     bench-wal [--quick] [--rounds N] [--dir D] [--only WORKLOAD,...] | instructions [--update] | \
     strace-test | client-test | \
-    fuzz [--target T] [--execs N] | loom | model [--deep] | scenarios | planted protocol | planted wal | \
+    fuzz [--target T] [--execs N] | loom | model [--deep] | scenarios | \
+    planted protocol | planted wal | \
     crash-states [--states N | --full] [--only CASE] | \
     bit-flips [--random N] [--full] [--only CASE] | \
     syscall-crash [--points N] [--only CASE] | \

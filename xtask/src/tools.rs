@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::process::{Running, target};
 
 /// A program the tests run, and the Debian package it comes in.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("strace", "strace"),
     ("redis-cli", "redis-tools"),
     ("redis-benchmark", "redis-tools"),
@@ -18,6 +18,7 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("mkfs.ext4", "e2fsprogs"),
     ("xfs_io", "xfsprogs"),
     ("losetup", "mount"),
+    ("valgrind", "valgrind"),
 ];
 
 /// Tells Debian's maintainer scripts not to start the services they install.

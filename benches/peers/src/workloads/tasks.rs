@@ -31,11 +31,10 @@ pub(super) fn measure(dir: &Path, tasks: usize, size: Size) -> Result<Metrics> {
             let wal = Arc::clone(&log.wal);
             running.spawn(async move {
                 let payload = payload(PAYLOAD_LEN);
-                let mut flushed = wal.watch_flushed();
                 let mut commits = 0_u64;
                 while start.elapsed() < size.window() {
                     let appended = wal.append(RecordKind::Data, 0, &payload)?;
-                    flushed.wait_for(|flushed| *flushed >= appended.end).await?;
+                    wal.until_flushed(appended.end).await?;
                     commits += 1;
                 }
                 anyhow::Ok(commits)

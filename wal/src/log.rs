@@ -23,6 +23,7 @@ use towline_protocol::record::{
 use towline_protocol::terms::Terms;
 
 use crate::control::Control;
+use crate::copies::Copies;
 use crate::disk::Disk;
 use crate::error::WalError;
 use crate::header::SegmentHeader;
@@ -56,6 +57,8 @@ pub struct Log {
     pub(crate) salvage_dir: Option<PathBuf>,
     pub(crate) size: SegmentSize,
     pub(crate) control: Mutex<Control>,
+    /// How the control file lies on the disk; locked after `control`.
+    pub(crate) copies: Mutex<Copies>,
     pub(crate) tail: Mutex<Tail>,
     /// Woken when the oldest reservation completes, and when a segment is ready.
     pub(crate) moved: Condvar,
@@ -126,6 +129,7 @@ pub(crate) struct Reserved {
 /// What recovery hands to a new [`Log`].
 pub(crate) struct Recovered {
     pub(crate) control: Control,
+    pub(crate) copies: Copies,
     pub(crate) segments: Segments,
     pub(crate) tail: Option<Arc<Segment>>,
     pub(crate) end: Lsn,
@@ -157,6 +161,7 @@ impl Log {
             salvage_dir: options.salvage_dir,
             size: recovered.control.segment_size,
             control: Mutex::new(recovered.control),
+            copies: Mutex::new(recovered.copies),
             tail: Mutex::new(tail),
             moved: Condvar::new(),
             unsynced: Condvar::new(),

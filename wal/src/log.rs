@@ -28,7 +28,7 @@ use crate::disk::Disk;
 use crate::error::WalError;
 use crate::header::SegmentHeader;
 use crate::planted::{Bug, planted};
-use crate::provision::{Ready, next_header};
+use crate::provision::{Purpose, Ready};
 use crate::segment::Segment;
 use crate::segments::Segments;
 use crate::wal::{Options, SyncMode};
@@ -137,7 +137,7 @@ pub(crate) struct Recovered {
     pub(crate) digest: Digest,
     pub(crate) history: History,
     pub(crate) terms: Terms,
-    pub(crate) ready: Option<Arc<Segment>>,
+    pub(crate) ready: VecDeque<Arc<Segment>>,
 }
 
 impl Log {
@@ -186,7 +186,7 @@ impl Log {
     /// [`WalError`]; the record is then not in the log.
     pub fn append(&self, kind: RecordKind, tag: u16, payload: &[u8]) -> Result<Appended, WalError> {
         let len = self.check_len(payload.len())?;
-        let Reserved { segment, lsn, sync_lsn } = self.reserve_place(len)?;
+        let Reserved { segment, lsn, sync_lsn } = self.reserve_place(kind, len)?;
         let header = RecordHeader::new(kind, tag, lsn, sync_lsn, payload);
         put(&segment, &header, payload);
         self.publish(lsn, header);
@@ -201,7 +201,7 @@ impl Log {
         }
     }
 
-    pub(crate) fn reserve_place(&self, len: u32) -> Result<Reserved, WalError> {
+    pub(crate) fn reserve_place(&self, kind: RecordKind, len: u32) -> Result<Reserved, WalError> {
         let needed = stored_len(len) + SEAL_LEN;
         let mut tail = self.tail();
         loop {
@@ -209,7 +209,7 @@ impl Log {
             let segment = match &tail.segment {
                 Some(segment) if !tail.sealed => Arc::clone(segment),
                 Some(_) => {
-                    tail = self.rotate(tail)?;
+                    tail = self.rotate(tail, Purpose::of(kind))?;
                     continue;
                 }
                 None => return Err(WalError::NoBoundary(tail.reserved)),
@@ -252,19 +252,23 @@ impl Log {
     }
 
     /// Goes on in the next segment of the same epoch.
-    fn rotate<'a>(&'a self, tail: MutexGuard<'a, Tail>) -> Result<MutexGuard<'a, Tail>, WalError> {
+    fn rotate<'a>(
+        &'a self,
+        tail: MutexGuard<'a, Tail>,
+        purpose: Purpose,
+    ) -> Result<MutexGuard<'a, Tail>, WalError> {
         let segment = tail.segment.as_ref().expect("only a segment can be full");
         let (size, epoch) = (segment.header.size, segment.header.epoch);
         let base = size.next_base(segment.base());
-        self.enter(tail, base, epoch)
+        self.enter(tail, (base, epoch), purpose)
     }
 
     /// Makes the segment at `base` the tail, under a header of `epoch`. Waits until it is ready.
     pub(crate) fn enter<'a>(
         &'a self,
         mut tail: MutexGuard<'a, Tail>,
-        base: Lsn,
-        epoch: Epoch,
+        (base, epoch): (Lsn, Epoch),
+        purpose: Purpose,
     ) -> Result<MutexGuard<'a, Tail>, WalError> {
         let mut deadline = None;
         let before = tail.segment.as_ref().map(|segment| segment.base());
@@ -273,7 +277,8 @@ impl Log {
             if tail.segment.as_ref().map(|segment| segment.base()) != before {
                 return Ok(tail); // Another writer was faster.
             }
-            if let Some(ready) = self.provision.take(base) {
+            self.provision(&tail, base, purpose)?;
+            if let Some(ready) = self.provision.take(base, purpose) {
                 break ready;
             }
             tail = self.wait_ready(tail, &mut deadline)?;
@@ -295,7 +300,7 @@ impl Log {
         tail.sealed = false;
         tail.unsynced.push(Arc::clone(&segment));
         self.segments.enter(segment, *self.flushed.borrow());
-        self.provision.want();
+        self.provision.want(epoch);
         Ok(tail)
     }
 
@@ -312,23 +317,17 @@ impl Log {
         }
     }
 
-    /// Waits a moment for the next segment to be ready, or prepares it if no thread does. The
-    /// deadline begins with the first call.
+    /// Waits a moment for the next segment to be ready, as a thread makes it so. The deadline begins
+    /// with the first call.
     fn wait_ready<'a>(
         &'a self,
         tail: MutexGuard<'a, Tail>,
         deadline: &mut Option<Instant>,
     ) -> Result<MutexGuard<'a, Tail>, WalError> {
-        if !self.threads {
-            let header = next_header(self, &tail);
-            self.provision.put(Ok(Segment::prepare(&self.disk, &self.dir, header)?));
-            return Ok(tail);
-        }
         let now = Instant::now();
         if now >= *deadline.get_or_insert(now + READY_TIMEOUT) {
             return Err(WalError::NoSpace(self.provision.trouble()));
         }
-        self.provision.want();
         Ok(self.wait_moved(tail))
     }
 
@@ -374,7 +373,9 @@ impl Log {
         loop {
             self.check_open(&tail)?;
             let first = self.size.barrier_after(self.end_of_records());
-            if tail.in_flight.is_empty() && self.provision.has(self.size.base_of(first)) {
+            let base = self.size.base_of(first);
+            self.provision(&tail, base, Purpose::Vital)?;
+            if tail.in_flight.is_empty() && self.provision.has(base, Purpose::Vital) {
                 return Ok((tail, first));
             }
             tail = if tail.in_flight.is_empty() {
@@ -418,7 +419,7 @@ impl Log {
         history.push(start)?;
         self.update_control(|control| control.history = history.clone())?;
         let base = self.size.base_of(first);
-        let tail = self.enter(tail, base, barrier.epoch)?;
+        let tail = self.enter(tail, (base, barrier.epoch), Purpose::Vital)?;
         let lineage = (history, barrier.terms.clone());
         *self.lineage.lock().unwrap_or_else(PoisonError::into_inner) = lineage;
         Ok((tail, *self.flushed.borrow()))

@@ -1,5 +1,6 @@
 //! Opening a log: what is in it, what is torn, what is damaged.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::header::HEADER_PAGE_LEN;
 use crate::log::Recovered;
 use crate::newest::Newest;
 use crate::planted::{Bug, planted};
+use crate::provision::READY_SEGMENTS;
 use crate::report::{Evidence, Report, Witness};
 use crate::scan::{Scan, SegmentFile, promises_behind, stored_behind};
 use crate::segment::Segment;
@@ -176,18 +178,18 @@ fn open_segments(
     report: &mut Report,
 ) -> Result<Recovered, WalError> {
     let mut segments = Vec::new();
-    let mut ready = None;
+    let mut ready = VecDeque::new();
     for (at, file) in newest.files.iter().enumerate() {
         let holds_records = at <= scan.tail && file.first() < scan.end;
         if !holds_records {
-            if ready.is_none() {
+            if ready.len() < READY_SEGMENTS {
                 let segment = Segment::open(disk, &file.path, true)?;
                 // An epoch may have taken it by a header that a failed sync kept from the disk.
                 if !planted(Bug::ReadyHeaderNotRewritten) {
                     segment.rewrite(file.base(), &file.header.encode())?;
                     segment.sync()?;
                 }
-                ready = Some(Arc::new(segment));
+                ready.push_back(Arc::new(segment));
             }
             continue;
         }

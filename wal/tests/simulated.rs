@@ -379,7 +379,11 @@ fn a_full_disk_is_told_at_once_and_the_log_goes_on_when_there_is_room() {
         }
     };
     assert!(matches!(refused, WalError::NoSpace(_)), "{refused}");
-    let refused = wal.begin_epoch(&barrier(&wal, 2));
+    // The last ready segment is the next epoch's; the one after has none.
+    begin(&wal, 2);
+    append(&wal, &payload(next));
+    next += 1;
+    let refused = wal.begin_epoch(&barrier(&wal, 3));
     assert!(matches!(refused, Err(WalError::NoSpace(_))), "{refused:?}");
     wal.update_control(|control| control.role = towline_wal::Role::Replica).unwrap();
     wal.flush().unwrap();
@@ -387,7 +391,7 @@ fn a_full_disk_is_told_at_once_and_the_log_goes_on_when_there_is_room() {
     for number in next..next + 500 {
         append(&wal, &payload(number));
     }
-    begin(&wal, 2);
+    begin(&wal, 3);
     wal.flush().unwrap();
     disk.power_cut();
     assert_eq!(contents(&opened_on(&disk)), payloads(0..next + 500));

@@ -317,8 +317,8 @@ impl Log {
         }
     }
 
-    /// Waits a moment for the next segment to be ready, as a thread makes it so. The deadline begins
-    /// with the first call.
+    /// Waits a moment for the next segment to be ready, as a thread makes it so. The deadline
+    /// begins with the first call.
     fn wait_ready<'a>(
         &'a self,
         tail: MutexGuard<'a, Tail>,

@@ -4,6 +4,7 @@
 
 mod fixture;
 mod liar;
+mod upkeep;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -13,6 +13,7 @@ use towline_protocol::epoch::Epoch;
 use towline_protocol::frame::{Body, Frame};
 use towline_protocol::id::NodeId;
 use towline_protocol::machine::{Action, Failure, Machine};
+use towline_protocol::terms::Terms;
 use towline_wal::Role;
 
 use crate::error::CallError;
@@ -22,6 +23,8 @@ use crate::shared::Shared;
 
 /// How long a voter may take to answer a candidate before it is called again.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two tries to begin an epoch for which the disk has no room.
+const ROOM_PAUSE: Duration = Duration::from_millis(200);
 
 /// Everything that may put records into the log from outside.
 struct Receiving {
@@ -97,8 +100,7 @@ async fn act(shared: &Arc<Shared>, action: Action, receiving: Receiving) -> Rece
         }
         Action::AppendBarrier { epoch, terms, accepted_loss } => {
             receiving.stop().await;
-            let append = move |shared: &Shared| shared.append_barrier(epoch, terms, accepted_loss);
-            blocking(shared, "appending a BARRIER", append).await;
+            append_barrier(shared, epoch, &terms, accepted_loss).await;
             return Receiving::follow(shared);
         }
         Action::Demote => {
@@ -137,18 +139,35 @@ async fn act(shared: &Arc<Shared>, action: Action, receiving: Receiving) -> Rece
     receiving
 }
 
+/// Begins an epoch; tries again while there is no room for it and this node is still the candidate.
+async fn append_barrier(shared: &Arc<Shared>, epoch: Epoch, terms: &Terms, accepted_loss: bool) {
+    let mut stopping = shared.stopping.subscribe();
+    loop {
+        let terms = terms.clone();
+        let append = move |shared: &Shared| shared.append_barrier(epoch, terms, accepted_loss);
+        if blocking(shared, "appending a BARRIER", append).await != Some(false) {
+            return;
+        }
+        tokio::select! {
+            _ = stopping.wait_for(|stops| *stops) => return,
+            () = tokio::time::sleep(ROOM_PAUSE) => {}
+        }
+    }
+}
+
 /// Runs a step that waits for the disk. If it fails the node is done for.
-async fn blocking(
+async fn blocking<T: Send + 'static>(
     shared: &Arc<Shared>,
     what: &str,
-    step: impl FnOnce(&Shared) -> Result<(), towline_wal::WalError> + Send + 'static,
-) {
+    step: impl FnOnce(&Shared) -> Result<T, towline_wal::WalError> + Send + 'static,
+) -> Option<T> {
     let on = Arc::clone(shared);
     match shared.platform.blocking(move || step(&on)).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(done)) => return Some(done),
         Ok(Err(error)) => shared.fail(format!("{what}: {error}")),
         Err(panicked) => shared.fail(format!("{what}: {panicked}")),
     }
+    None
 }
 
 /// A question is asked in a task of its own; a FENCED goes to the candidate that waits for it.

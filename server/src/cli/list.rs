@@ -216,6 +216,22 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_stalls_and_a_log_that_rots_are_problems() {
+        let mut nodes = cluster();
+        let status = |nodes: &mut Vec<Seen>, key: &str, value: Value| {
+            nodes[0].status.as_mut().unwrap()[key] = value;
+        };
+        status(&mut nodes, "sync_in_flight_ms", json!(999));
+        status(&mut nodes, "damaged", json!([]));
+        assert_eq!(problems(&nodes), ["c unreachable"]);
+        status(&mut nodes, "sync_in_flight_ms", json!(1_500));
+        status(&mut nodes, "damaged", json!([{ "from": 1, "to": 2 }]));
+        let told = problems(&nodes).join("; ");
+        assert!(told.contains("a waits for its disk since 1500 ms"), "{told}");
+        assert!(told.contains("a has a damaged log"), "{told}");
+    }
+
+    #[test]
     fn the_table_says_who_can_be_promoted_and_why_not() {
         let nodes = cluster();
         let problems = problems(&nodes);

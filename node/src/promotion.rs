@@ -75,8 +75,8 @@ impl Shared {
         self.tell(|machine, now_ms| machine.handle_prepared(new, verdict, now_ms));
     }
 
-    /// Begins `epoch` in the log; `false` if there is no room for it now, and this node is still the
-    /// candidate. A full disk ends a candidacy by its deadline, never the node. Blocks.
+    /// Begins `epoch` in the log; `false` if there is no room for it now, and this node is still
+    /// the candidate. A full disk ends a candidacy by its deadline, never the node. Blocks.
     pub(crate) fn append_barrier(
         &self,
         epoch: Epoch,

@@ -276,6 +276,14 @@ impl Engine for Store {
         self.state.published().head.applied
     }
 
+    fn durable(&self) -> Lsn {
+        self.persisted()
+    }
+
+    fn checkpoint(&self) -> Result<(), EngineError> {
+        Ok(self.persist().map(drop)?)
+    }
+
     fn snapshot(&self, out: &mut dyn Write) -> Result<Lsn, EngineError> {
         Ok(self.write_snapshot(out)?)
     }

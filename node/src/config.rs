@@ -9,6 +9,8 @@ use std::time::Duration;
 use towline_protocol::id::NodeId;
 use towline_protocol::machine::Timing;
 
+use crate::upkeep::Upkeep;
+
 /// Files with a node's certificate.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
@@ -52,6 +54,8 @@ pub struct NodeConfig {
     pub candidate_deadline: Duration,
     /// How long the promotion hook may take.
     pub hook_deadline: Duration,
+    /// How it looks after its log.
+    pub upkeep: Upkeep,
 }
 
 impl NodeConfig {

@@ -22,6 +22,8 @@ use crate::shared::Shared;
 
 /// How long a voter may take to answer a candidate before it is called again.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two tries to begin an epoch for which the disk has no room.
+const ROOM_PAUSE: Duration = Duration::from_millis(200);
 
 /// Everything that may put records into the log from outside.
 struct Receiving {
@@ -97,8 +99,9 @@ async fn act(shared: &Arc<Shared>, action: Action, receiving: Receiving) -> Rece
         }
         Action::AppendBarrier { epoch, terms, accepted_loss } => {
             receiving.stop().await;
-            let append = move |shared: &Shared| shared.append_barrier(epoch, terms, accepted_loss);
-            blocking(shared, "appending a BARRIER", append).await;
+            let append =
+                move |shared: &Shared| shared.append_barrier(epoch, terms.clone(), accepted_loss);
+            until_room(shared, "appending a BARRIER", append).await;
             return Receiving::follow(shared);
         }
         Action::Demote => {
@@ -117,7 +120,7 @@ async fn act(shared: &Arc<Shared>, action: Action, receiving: Receiving) -> Rece
         Action::Quiesce(epoch) => shared.quiesce(epoch),
         Action::AppendEnd(epoch) => {
             let append = move |shared: &Shared| shared.append_end(epoch);
-            blocking(shared, "appending an END", append).await;
+            until_room(shared, "appending an END", append).await;
         }
         Action::HandedOver(ended) => hand_over_ended(shared, ended),
         Action::Renew => {
@@ -137,18 +140,35 @@ async fn act(shared: &Arc<Shared>, action: Action, receiving: Receiving) -> Rece
     receiving
 }
 
-/// Runs a step that waits for the disk. If it fails the node is done for.
-async fn blocking(
+/// Runs a step until it says that it is done: one that had no room is tried again, as long as this
+/// node is not stopped. Whether it is still wanted is the step's to say.
+async fn until_room(
     shared: &Arc<Shared>,
     what: &str,
-    step: impl FnOnce(&Shared) -> Result<(), towline_wal::WalError> + Send + 'static,
+    step: impl Fn(&Shared) -> Result<bool, towline_wal::WalError> + Clone + Send + 'static,
 ) {
+    let mut stopping = shared.stopping.subscribe();
+    while blocking(shared, what, step.clone()).await == Some(false) {
+        tokio::select! {
+            _ = stopping.wait_for(|stops| *stops) => return,
+            () = tokio::time::sleep(ROOM_PAUSE) => {}
+        }
+    }
+}
+
+/// Runs a step that waits for the disk. If it fails the node is done for.
+async fn blocking<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    what: &str,
+    step: impl FnOnce(&Shared) -> Result<T, towline_wal::WalError> + Send + 'static,
+) -> Option<T> {
     let on = Arc::clone(shared);
     match shared.platform.blocking(move || step(&on)).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(done)) => return Some(done),
         Ok(Err(error)) => shared.fail(format!("{what}: {error}")),
         Err(panicked) => shared.fail(format!("{what}: {panicked}")),
     }
+    None
 }
 
 /// A question is asked in a task of its own; a FENCED goes to the candidate that waits for it.

@@ -39,6 +39,22 @@ pub trait Engine: Send + Sync + 'static {
     /// state.
     fn applied(&self) -> Lsn;
 
+    /// The `end` of the newest record that the state would hold after a crash: the log is kept from
+    /// there on, as replay begins there. For an engine that says [`Lsn::ZERO`], as one does that
+    /// keeps nothing, the whole log is kept.
+    fn durable(&self) -> Lsn {
+        Lsn::ZERO
+    }
+
+    /// Takes to disk what was applied so far, as [`Engine::durable`] is far behind
+    /// [`Engine::applied`] and holds the log up.
+    ///
+    /// # Errors
+    /// [`EngineError`] if the disk fails.
+    fn checkpoint(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     /// Writes the whole state as of one position, and returns that position. Writers are not
     /// held up.
     ///

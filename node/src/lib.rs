@@ -27,6 +27,7 @@ mod promotion;
 mod refusals;
 mod replay;
 mod shared;
+mod upkeep;
 mod view;
 pub mod write_path;
 
@@ -37,5 +38,6 @@ pub use hook::{NoHook, PromotionContext, PromotionHook, Veto};
 pub use node::{Failover, Node, Promoted};
 pub use refusals::RefusalKind;
 pub use towline_protocol::machine::Verdict;
+pub use upkeep::Upkeep;
 pub use view::{Leadership, NodeState, ReplicaStatus, Status, Token, Watermarks};
 pub use write_path::Proposed;

@@ -23,7 +23,7 @@ use crate::opening::{Opening, log_dir};
 use crate::platform::Platform;
 use crate::shared::{Parts, Promotion, Shared};
 use crate::view::{Leadership, ReplicaStatus, Status, Token, Watermarks};
-use crate::{driver, inbound};
+use crate::{driver, inbound, upkeep};
 
 /// A running node. Clones are handles of the same one.
 #[derive(Clone)]
@@ -93,7 +93,7 @@ impl Node {
             fence: control.fence,
             history: wal.history(),
             terms: wal.terms(),
-            oldest: Lsn::ZERO,
+            oldest: wal.oldest().end,
             end: wal.flushed(),
             committed: control.committed.max(engine.applied()),
             applied: engine.applied(),
@@ -110,6 +110,8 @@ impl Node {
             tokio::spawn(driver::drive(Arc::clone(&shared), actions)),
             tokio::spawn(driver::tick(Arc::clone(&shared))),
             tokio::spawn(inbound::accept(Arc::clone(&shared))),
+            tokio::spawn(upkeep::keep(Arc::clone(&shared))),
+            tokio::spawn(upkeep::scrub(Arc::clone(&shared))),
         ];
         Ok(Self { shared, tasks: Arc::new(Mutex::new(tasks)) })
     }
@@ -307,6 +309,12 @@ impl Node {
             voters: (voters.n(), voters.w()),
             voter_nodes: voters.members().iter().map(|voter| voter.node).collect(),
             replicas: progress.into_iter().filter(|_| leading).map(replica).collect(),
+            oldest: wal.oldest().end,
+            stored_bytes: wal.stored_bytes_between(wal.oldest().end, wal.appended()),
+            sync_in_flight: wal.sync_in_flight_for(),
+            slots: wal.slots(),
+            damage: shared.damage(),
+            repair_command: shared.repair_command(),
             cut_bytes: *shared.cut_bytes.lock().unwrap_or_else(PoisonError::into_inner),
             refusals: shared.refusals.counts(),
             reason: quarantine.unwrap_or(trouble),

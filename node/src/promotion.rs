@@ -11,7 +11,7 @@ use towline_protocol::lsn::Lsn;
 use towline_protocol::machine::RoleView;
 use towline_protocol::record::RecordKind;
 use towline_protocol::terms::Terms;
-use towline_wal::{Appended, Role, Wal, WalError};
+use towline_wal::{Appended, Role, WalError};
 
 use crate::hook::PromotionContext;
 use crate::shared::{Gate, Shared};
@@ -49,25 +49,24 @@ impl Shared {
         self.tell(|machine, now_ms| machine.handle_quiesced(epoch, now_ms));
     }
 
-    /// Ends `epoch` in the log, behind everything else of it; waits for room as long as this node
-    /// leads in it. A full disk ends a hand-over by its deadline, never the node. Blocks.
-    pub(crate) fn append_end(&self, epoch: Epoch) -> Result<(), WalError> {
-        let appended = loop {
-            match self.try_end(epoch) {
-                Ok(None) => return Ok(()), // Demoted meanwhile.
-                Ok(Some(appended)) => break appended,
-                Err(WalError::NoSpace(why)) => {
-                    tracing::warn!(node = %self.identity.node, "waiting to hand over: {why}");
-                }
-                Err(error) => return Err(error),
+    /// Ends `epoch` in the log, behind everything else of it; `false` if there is no room for that
+    /// now. A full disk ends a hand-over by its deadline, never the node. Blocks.
+    pub(crate) fn append_end(&self, epoch: Epoch) -> Result<bool, WalError> {
+        // The gate is closed by whoever runs this, so it can not say.
+        if !self.leads(epoch) {
+            return Ok(true); // Demoted meanwhile.
+        }
+        let appended = match self.try_end(epoch) {
+            Ok(Some(appended)) => appended,
+            Ok(None) => return Ok(true), // Demoted meanwhile.
+            Err(WalError::NoSpace(why)) => {
+                tracing::warn!(node = %self.identity.node, "waiting to hand over: {why}");
+                return Ok(false);
             }
-            // The gate is closed by whoever runs this, so it can not say.
-            if self.is_stopping() || !self.leads(epoch) {
-                return Ok(());
-            }
+            Err(error) => return Err(error),
         };
         self.tell(|machine, now_ms| machine.handle_end(epoch, appended.end, now_ms));
-        Ok(())
+        Ok(true)
     }
 
     fn try_end(&self, epoch: Epoch) -> Result<Option<Appended>, WalError> {
@@ -98,15 +97,16 @@ impl Shared {
         self.tell(|machine, now_ms| machine.handle_prepared(new, verdict, now_ms));
     }
 
-    /// Begins `epoch` in the log. Blocks.
+    /// Begins `epoch` in the log; `false` if there is no room for it now, and this node is still
+    /// the candidate. A full disk ends a candidacy by its deadline, never the node. Blocks.
     pub(crate) fn append_barrier(
         &self,
         epoch: Epoch,
         terms: Terms,
         accepted_loss: bool,
-    ) -> Result<(), WalError> {
+    ) -> Result<bool, WalError> {
         if !self.is_candidate(epoch) {
-            return Ok(()); // It took too long, or a higher epoch is obeyed meanwhile.
+            return Ok(true); // It took too long, or a higher epoch is obeyed meanwhile.
         }
         let wal = self.wal();
         self.update_control(|control| control.role = Role::Primary)?;
@@ -119,31 +119,20 @@ impl Shared {
             terms,
             accepted_loss,
         };
-        let Some(appended) = self.begin_epoch(&wal, &barrier)? else { return Ok(()) };
+        let appended = match wal.begin_epoch(&barrier) {
+            Err(WalError::NoSpace(why)) => {
+                tracing::warn!(node = %self.identity.node, "waiting to lead: {why}");
+                return Ok(false);
+            }
+            begun => begun?,
+        };
         let (history, terms) = (wal.history(), wal.terms());
         tracing::info!(node = %self.identity.node, %epoch, lsn = %appended.lsn, "leads");
         self.tell(|machine, now_ms| {
             machine.handle_history(history, terms);
             machine.handle_barrier(epoch, appended.end, now_ms);
         });
-        Ok(())
-    }
-
-    /// Appends the BARRIER; waits for room as long as this node is still the candidate. A full
-    /// disk ends a candidacy by its deadline, never the node. A node that stops has no deadlines.
-    fn begin_epoch(&self, wal: &Wal, barrier: &Barrier) -> Result<Option<Appended>, WalError> {
-        loop {
-            match wal.begin_epoch(barrier) {
-                Ok(appended) => return Ok(Some(appended)),
-                Err(WalError::NoSpace(why)) => {
-                    tracing::warn!(node = %self.identity.node, "waiting to lead: {why}");
-                }
-                Err(error) => return Err(error),
-            }
-            if self.is_stopping() || !self.is_candidate(barrier.epoch) {
-                return Ok(None);
-            }
-        }
+        Ok(true)
     }
 
     fn is_candidate(&self, epoch: Epoch) -> bool {

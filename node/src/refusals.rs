@@ -130,7 +130,10 @@ pub(crate) enum PeerError {
     Receive(#[from] ReceiveError),
     #[error("it names a position that no record of this log ends at: {0}")]
     NoBoundary(Lsn),
-    #[error("it holds its log from {0} on, and this one ends before: found this node anew")]
+    #[error(
+        "it holds its log from {0} on, and this one ends before: only a snapshot would help, and \
+        there are none yet. It was further behind than the `keep_bytes_max` of the others"
+    )]
     Trimmed(Lsn),
     #[error("the logs hold other records below {0}")]
     OtherRecords(Lsn),

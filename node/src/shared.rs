@@ -21,6 +21,7 @@ use crate::hook::PromotionHook;
 use crate::opening::Opening;
 use crate::platform::Platform;
 use crate::refusals::{PeerError, Refusals};
+use crate::upkeep::Damaged;
 use crate::view::{Leadership, NodeState};
 
 /// What the rules have acknowledged, published as one value so that nobody sees half of it.
@@ -91,6 +92,8 @@ pub(crate) struct Shared {
     /// Why the node is not well; empty if it is.
     pub(crate) trouble: Mutex<String>,
     pub(crate) cut_bytes: Mutex<u64>,
+    /// What reading the log again has found.
+    pub(crate) damaged: Mutex<Damaged>,
     pub(crate) refusals: Refusals,
     /// How many connections each peer holds that it dialled.
     pub(crate) inbound: Mutex<BTreeMap<NodeId, usize>>,
@@ -157,6 +160,7 @@ impl Shared {
             sessions: Mutex::default(),
             trouble: Mutex::default(),
             cut_bytes: Mutex::default(),
+            damaged: Mutex::default(),
             refusals: Refusals::default(),
             inbound: Mutex::default(),
             failed: AtomicBool::new(false),
@@ -280,11 +284,6 @@ impl Shared {
     /// Returns once the node stops, also if it did so before this was called.
     pub(crate) async fn stopped(&self) {
         drop(self.stopping.subscribe().wait_for(|stopping| *stopping).await);
-    }
-
-    /// Whether the node stops, so that nobody counts its time any more.
-    pub(crate) fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
     }
 
     /// Sends the newest ack again, though nothing changed: the primary asked by a heartbeat, and

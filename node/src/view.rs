@@ -1,10 +1,12 @@
 //! What a node shows of itself: its leadership, watermarks and status.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use towline_protocol::epoch::Epoch;
 use towline_protocol::id::{ClusterId, Incarnation, LogId, NodeId};
 use towline_protocol::lsn::Lsn;
+use towline_wal::{Damage, Slot};
 
 use crate::refusals::RefusalKind;
 
@@ -98,6 +100,19 @@ pub struct Status {
     pub voter_nodes: Vec<NodeId>,
     /// Its replicas, if it is the primary.
     pub replicas: Vec<ReplicaStatus>,
+    /// The lowest position the log still has.
+    pub oldest: Lsn,
+    /// About how many bytes of records the log holds.
+    pub stored_bytes: u64,
+    /// For how long the sync that runs now has been running; one that lasts tells of a disk that
+    /// stalls.
+    pub sync_in_flight: Option<Duration>,
+    /// For whom the log is kept.
+    pub slots: Vec<Slot>,
+    /// What was found damaged since the node was started.
+    pub damage: Vec<Damage>,
+    /// The command that mends it, once the node is stopped.
+    pub repair_command: String,
     /// Bytes cut from this log since the node was started, by what a primary told it.
     pub cut_bytes: u64,
     /// How often peers were turned away since the node was started, by what they had done.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use towline_protocol::epoch::Epoch;
 use towline_protocol::lsn::Lsn;
+use towline_protocol::machine::Verdict;
 use towline_protocol::record::RecordKind;
 
 use crate::error::{ProposeError, WaitError};
@@ -68,7 +69,15 @@ impl Node {
     /// [`WaitError`]: whether it is or will be committed is not known.
     pub async fn committed(&self, epoch: Epoch, end: Lsn) -> Result<(), WaitError> {
         let shared = self.shared();
-        wait(shared, epoch, shared.config.commit_timeout, |now| now.committed >= end).await
+        match wait(shared, epoch, shared.config.commit_timeout, |now| now.committed >= end).await {
+            // It handed over so soon that the moment in between was not seen.
+            Err(WaitError::Deposed)
+                if shared.look(|machine| machine.verdict(epoch, end)) == Verdict::Committed =>
+            {
+                Ok(())
+            }
+            waited => waited,
+        }
     }
 
     /// Waits until a commit set has answered a heartbeat that was sent after this call began:

@@ -11,7 +11,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use towline::{Peer, TlsFiles};
+use towline::{Peer, TlsFiles, Upkeep};
 use towline_protocol::id::NodeId;
 
 use file::{RawFile, RawPeer, Source};
@@ -37,6 +37,8 @@ pub struct Config {
     pub tls: TlsFiles,
     /// How long things may take.
     pub timing: Timing,
+    /// How the node looks after its log.
+    pub upkeep: Upkeep,
     /// An executable that is run around a promotion.
     pub promotion_hook: Option<PathBuf>,
 }
@@ -149,6 +151,7 @@ impl Config {
                 key: folder.join(raw.tls.key.ok_or_else(|| missing_tls(source, "key"))?),
             },
             timing: raw.timing.resolve(source)?,
+            upkeep: raw.log.resolve(),
             promotion_hook: raw.hooks.promotion.map(|path| folder.join(path)),
             peers,
         })

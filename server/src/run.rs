@@ -160,6 +160,7 @@ fn node_config(config: &Config) -> NodeConfig {
         commit_timeout: config.timing.commit_timeout,
         candidate_deadline: config.timing.candidate_deadline,
         hook_deadline: config.timing.hook_deadline,
+        upkeep: config.upkeep,
     }
 }
 

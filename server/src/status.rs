@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use towline::{NodeState, ReplicaStatus};
 use towline_protocol::id::NodeId;
+use towline_wal::{Damage, Slot};
 
 use crate::server::Server;
 
@@ -50,11 +51,35 @@ pub fn json(server: &Server) -> Value {
         "w": status.voters.1,
         "replicas": replicas,
         "cut_bytes": status.cut_bytes,
+        "oldest": status.oldest.get(),
+        "stored_bytes": status.stored_bytes,
+        "sync_in_flight_ms": status.sync_in_flight.map_or(0, |sync| sync.as_millis() as u64),
+        "slots": status.slots.iter().map(slot).collect::<Vec<_>>(),
+        "damaged": status.damage.iter().map(damage).collect::<Vec<_>>(),
+        "repair": (!status.damage.is_empty()).then_some(status.repair_command),
         "refusals": refusals,
         "reason": status.reason,
         "clients": server.clients.len(),
         "uptime_s": server.uptime_s(),
         "version": env!("CARGO_PKG_VERSION"),
+    })
+}
+
+fn slot(slot: &Slot) -> Value {
+    json!({
+        "name": slot.name,
+        "position": slot.position.get(),
+        "keep_bytes_max": slot.keep_bytes_max,
+        "lagged": slot.lagged,
+    })
+}
+
+fn damage(damage: &Damage) -> Value {
+    json!({
+        "file": damage.path.display().to_string(),
+        "from": damage.from.get(),
+        "to": damage.to.get(),
+        "what": damage.what,
     })
 }
 

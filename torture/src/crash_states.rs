@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use towline_protocol::lsn::Lsn;
 use towline_wal::simulated::SimDisk;
-use towline_wal::{Wal, found_on};
+use towline_wal::{Wal, WalError, found_on};
 
 use crate::log::{append, begin, dir, founding, open, payload, read_back, verify};
 use crate::oracle::Oracle;
@@ -168,7 +168,7 @@ fn check(moment: &Moment, states: &States<'_>, number: u64) -> Result<(), String
     let mut oracle = moment.oracle.clone();
     oracle.settle(&found);
     if states.is_kill(number) || lot / RECOVERED_AGAIN % GOES_ON == 0 {
-        go_on(&wal, &mut oracle, lot)?;
+        go_on(&disk, &wal, &mut oracle, lot)?;
     }
     // What opening has shown is durable, and so is what was flushed since.
     check_end(&left(&disk), &oracle, true).map_err(|error| format!("opened again: {error}"))
@@ -186,12 +186,20 @@ fn check_end(disk: &SimDisk, oracle: &Oracle, is_whole: bool) -> Result<(), Stri
 }
 
 /// The log that was found takes more, and flushes it.
-fn go_on(wal: &Arc<Wal>, oracle: &mut Oracle, lot: u64) -> Result<(), String> {
+fn go_on(disk: &SimDisk, wal: &Arc<Wal>, oracle: &mut Oracle, lot: u64) -> Result<(), String> {
     let failed = |error| format!("it does not go on: {error}");
     let durable = oracle.durable_end();
     if wal.appended() == Lsn::ZERO || lot >> 63 == 1 {
         let epoch = wal.last_epoch().number.max(wal.control().fence.number) + 1_000;
-        oracle.appended(begin(wal, epoch, durable).map_err(failed)?);
+        // On a full disk it takes a segment that was ready, as whoever died has left it.
+        disk.set_full(true);
+        let begun = begin(wal, epoch, durable);
+        disk.set_full(false);
+        let begun = match begun {
+            Err(WalError::NoSpace(_)) => begin(wal, epoch, durable),
+            begun => begun,
+        };
+        oracle.appended(begun.map_err(failed)?);
     }
     for number in 0..=lot >> 60 & 3 {
         let payload = payload(u64::MAX - number, 700);

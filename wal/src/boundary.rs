@@ -10,6 +10,7 @@ use towline_protocol::record::{RecordHeader, RecordKind};
 
 use crate::error::WalError;
 use crate::log::{Appended, Log, Tail};
+use crate::provision::Purpose;
 
 /// Keeps writers out while an epoch begins.
 #[derive(Debug)]
@@ -62,7 +63,9 @@ impl Log {
         loop {
             self.check_open(&tail)?;
             let first = self.size.barrier_after(self.end_of_records());
-            if self.provision.has(self.size.base_of(first)) {
+            let base = self.size.base_of(first);
+            self.provision(&tail, base, Purpose::Vital)?;
+            if self.provision.has(base, Purpose::Vital) {
                 return Ok((tail, first));
             }
             tail = self.wait_ready(tail, &mut deadline)?;
@@ -98,7 +101,7 @@ impl Log {
         history.push(start)?;
         self.update_control(|control| control.history = history.clone())?;
         let base = self.size.base_of(first);
-        let tail = self.enter(tail, base, barrier.epoch)?;
+        let tail = self.enter(tail, (base, barrier.epoch), Purpose::Vital)?;
         let lineage = (history, barrier.terms.clone());
         *self.lineage.lock().unwrap_or_else(PoisonError::into_inner) = lineage;
         Ok((tail, self.flushed()))

@@ -32,7 +32,7 @@ impl Log {
     /// As [`Log::append`]; nothing is reserved then.
     pub fn reserve(&self, kind: RecordKind, tag: u16, len: usize) -> Result<Claim<'_>, WalError> {
         let len = self.check_len(len)?;
-        let place = self.reserve_place(len)?;
+        let place = self.reserve_place(kind, len)?;
         let (lsn, sync_lsn) = (place.lsn, promise_of(&place));
         let header = RecordHeader { len, lsn, sync_lsn, pcrc: 0, kind, flags: 0, tag };
         let payload_crc = crc32fast::Hasher::new();

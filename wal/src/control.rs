@@ -1,10 +1,5 @@
-//! The control file: what is true of one disk only, in two checksummed copies.
-//!
-//! A change counts once both copies are durable. They are written one after the other, each to a
-//! new file that is synced and renamed over the old one, so that at every moment one of the two is
-//! whole; opening takes the higher and rewrites the other.
-
-use std::path::{Path, PathBuf};
+//! What the control file says: what is true of one disk only. How it is kept on the disk is in
+//! [`copies`](crate::copies).
 
 use towline_protocol::epoch::{Epoch, History};
 use towline_protocol::id::{ClusterId, Incarnation, LogId, NodeId};
@@ -13,19 +8,16 @@ use towline_protocol::terms::Terms;
 use towline_protocol::voters::{Voter, Voters};
 use towline_protocol::wire::{Reader, WireError, Writer};
 
-use crate::crash;
-use crate::disk::{Disk, FileDisk};
-use crate::error::{AtPath, WalError};
-use crate::planted::{Bug, planted};
 use crate::slots::{SLOTS_MAX, Slot};
 use crate::trim::Oldest;
 
 const MAGIC: &[u8; 8] = b"TOWLCTL\n";
-const VERSION: u16 = 2;
+/// The version that is written.
+pub(crate) const VERSION: u16 = 3;
 /// The first version: a log that was never trimmed and has no slots.
 const VERSION_WITHOUT_SLOTS: u16 = 1;
-/// No control file is longer, in bytes: the longest history fits.
-const LEN_MAX: u64 = 2 << 20;
+/// The newest version that has no room behind what it says.
+const VERSION_WITHOUT_ROOM: u16 = 2;
 /// The longest name of a cluster, in bytes.
 pub const CLUSTER_NAME_LEN_MAX: usize = 128;
 
@@ -124,11 +116,11 @@ pub struct Control {
     /// The terms of the newest BARRIER that was trimmed.
     pub(crate) trimmed_terms: Option<Terms>,
     /// Counts the writes of this file.
-    sequence: u64,
+    pub(crate) sequence: u64,
 }
 
 impl Control {
-    fn founded(founding: &Founding) -> Self {
+    pub(crate) fn founded(founding: &Founding) -> Self {
         Self {
             cluster: founding.cluster,
             cluster_name: founding.cluster_name.clone(),
@@ -163,7 +155,8 @@ impl Control {
         }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// What a copy holds before its room and its checksum.
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
         writer.bytes(MAGIC).u16(VERSION).u64(self.sequence).u128(self.cluster.0);
         writer.text(&self.cluster_name, CLUSTER_NAME_LEN_MAX).u128(self.log.0).node(self.node);
@@ -183,12 +176,11 @@ impl Control {
         for slot in &self.slots {
             slot.encode(&mut writer);
         }
-        let mut bytes = writer.into_bytes();
-        bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
-        bytes
+        writer.into_bytes()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+    /// Reads a whole copy; its checksum is at its end.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let (body, crc) =
             bytes.split_last_chunk::<4>().ok_or(WireError::Short { field: "control" })?;
         if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
@@ -229,6 +221,13 @@ impl Control {
         if version > VERSION_WITHOUT_SLOTS {
             control.decode_kept(&mut reader)?;
         }
+        if version > VERSION_WITHOUT_ROOM {
+            while let Ok(byte) = reader.u8("room") {
+                if byte != 0 {
+                    return Err(WireError::invalid("room", "it is not blank"));
+                }
+            }
+        }
         reader.finish()?;
         Ok(control)
     }
@@ -247,142 +246,5 @@ impl Control {
             self.slots.push(Slot::decode(reader)?);
         }
         Ok(())
-    }
-}
-
-fn copy_path(dir: &Path, copy: u8) -> PathBuf {
-    dir.join(format!("control.{copy}"))
-}
-
-fn fresh_path(dir: &Path, copy: u8) -> PathBuf {
-    dir.join(format!("control.{copy}.new"))
-}
-
-/// Founds a log: writes its control file into an empty or absent folder.
-///
-/// # Errors
-/// [`WalError::NotEmpty`], or what the operating system says.
-pub fn found(dir: &Path, founding: &Founding) -> Result<(), WalError> {
-    found_on(&FileDisk, dir, founding)
-}
-
-/// Founds a log, as [`found`] does, on another disk.
-///
-/// # Errors
-/// As [`found`].
-pub fn found_on(disk: &dyn Disk, dir: &Path, founding: &Founding) -> Result<(), WalError> {
-    if !is_empty(disk, dir)? {
-        return Err(WalError::NotEmpty(dir.to_owned()));
-    }
-    create_dirs(disk, dir)?;
-    write(disk, dir, &mut Control::founded(founding))
-}
-
-/// Makes a folder and those above it that are missing, all durable on return: a log is not safer
-/// than the name of its folder.
-fn create_dirs(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
-    let is_missing = |dir: &&Path| {
-        disk.list(dir).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-    };
-    let missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
-    disk.create_dir_all(dir).at("creating", dir)?;
-    for made in missing.into_iter().rev() {
-        let parent = folder_of(made);
-        disk.sync_dir(parent).at("syncing", parent)?;
-    }
-    Ok(())
-}
-
-/// The folder a path lies in; that of a bare name is the current one.
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    parent.unwrap_or(Path::new("."))
-}
-
-/// Writes both copies, one after the other. Durable on return.
-pub(crate) fn write(disk: &dyn Disk, dir: &Path, control: &mut Control) -> Result<(), WalError> {
-    control.sequence += 1;
-    let bytes = control.encode();
-    for copy in if planted(Bug::OneControlCopy) { 0..1 } else { 0..2 } {
-        write_copy(disk, dir, copy, &bytes)?;
-    }
-    Ok(())
-}
-
-fn write_copy(disk: &dyn Disk, dir: &Path, copy: u8, bytes: &[u8]) -> Result<(), WalError> {
-    let path = copy_path(dir, copy);
-    let fresh = fresh_path(dir, copy);
-    crash::point()?;
-    disk.write(&fresh, bytes).at("writing", &fresh)?;
-    crash::point()?;
-    disk.rename(&fresh, &path).at("renaming over", &path)?;
-    if planted(Bug::ControlNameNotSynced) {
-        return Ok(());
-    }
-    disk.sync_dir(dir).at("syncing", dir)
-}
-
-/// Reads the newest whole copy. Takes no lock and changes nothing.
-///
-/// # Errors
-/// [`WalError::NotFounded`] if there is none, [`WalError::Control`] if none is whole.
-pub fn read_control(dir: &Path) -> Result<Control, WalError> {
-    read_control_on(&FileDisk, dir)
-}
-
-/// Reads the newest whole copy, as [`read_control`] does, from another disk.
-///
-/// # Errors
-/// As [`read_control`].
-pub fn read_control_on(disk: &dyn Disk, dir: &Path) -> Result<Control, WalError> {
-    read(disk, dir).map(|(control, _)| control)
-}
-
-/// Reads the newest whole copy, and says whether the other one must be rewritten.
-pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<(Control, bool), WalError> {
-    let mut whole: Vec<Control> = Vec::new();
-    let mut damage = Vec::new();
-    for copy in [0, 1] {
-        let path = copy_path(dir, copy);
-        match read_copy(disk, &path) {
-            Ok(Some(Ok(control))) => whole.push(control),
-            Ok(Some(Err(error))) => {
-                if let WireError::Invalid { field: "version", reason } = &error {
-                    let version = reason.parse().unwrap_or(u16::MAX);
-                    return Err(WalError::NewerVersion { path, version, known: VERSION });
-                }
-                damage.push(format!("{}: {error}", path.display()));
-            }
-            Ok(None) => damage.push(format!("{} is missing", path.display())),
-            Err(error) => return Err(error),
-        }
-    }
-    let agree = whole.len() == 2 && whole[0] == whole[1];
-    match whole.into_iter().max_by_key(|control| control.sequence) {
-        Some(control) => Ok((control, !agree)),
-        None if is_empty(disk, dir)? => Err(WalError::NotFounded(dir.to_owned())),
-        None => Err(WalError::Control { dir: dir.to_owned(), what: damage.join("; ") }),
-    }
-}
-
-fn read_copy(disk: &dyn Disk, path: &Path) -> Result<Option<Result<Control, WireError>>, WalError> {
-    let bytes = match disk.read(path, LEN_MAX + 1) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        read => read.at("reading", path)?,
-    };
-    if bytes.len() as u64 > LEN_MAX {
-        let error = WireError::invalid("length", format!("over {LEN_MAX} bytes"));
-        return Ok(Some(Err(error)));
-    }
-    Ok(Some(Control::decode(&bytes)))
-}
-
-/// Whether a folder holds nothing; a founding that failed half-way leaves nothing that counts.
-fn is_empty(disk: &dyn Disk, dir: &Path) -> Result<bool, WalError> {
-    let unfinished = [0, 1].map(|copy| fresh_path(dir, copy));
-    match disk.list(dir) {
-        Ok(entries) => Ok(entries.iter().all(|path| unfinished.contains(path))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(error).at("reading", dir),
     }
 }

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{RECORD_HEADER_LEN, RecordHeader};
 
-use crate::control::{self, Control, CutMark, folder_of};
+use crate::control::{Control, CutMark};
+use crate::copies::{self, Copies, folder_of};
 use crate::crash;
 use crate::disk::{Access, Disk};
 use crate::error::{AtPath, WalError};
@@ -49,16 +50,16 @@ pub struct CutReport {
 /// segment is damaged, [`WalError::Locked`] if the log is open.
 pub fn cut(dir: &Path, to: Lsn, options: &Options) -> Result<CutReport, WalError> {
     let disk = &*options.disk;
-    control::read(disk, dir)?; // Before the lock file is made: an empty folder stays empty.
+    copies::read(disk, dir)?; // Before the lock file is made: an empty folder stays empty.
     let _lock = take_lock(disk, dir)?;
-    let (mut control, _) = control::read(disk, dir)?;
+    let (mut copies, mut control, _) = Copies::open(disk, dir)?;
     if to < control.oldest.end {
         return Err(WalError::Lagged { at: to, oldest: control.oldest.end });
     }
     let files = files_from(disk, dir, &control, before(to))?;
     let mut report = measure(&files, to)?;
     drop(files);
-    report.bundle = apply(dir, &mut control, to, options)?;
+    report.bundle = apply(dir, (&mut copies, &mut control), to, options)?;
     Ok(report)
 }
 
@@ -102,7 +103,7 @@ fn measure(files: &[SegmentFile], to: Lsn) -> Result<CutReport, WalError> {
 /// Cuts, with the folder's lock held.
 pub(crate) fn apply(
     dir: &Path,
-    control: &mut Control,
+    (copies, control): (&mut Copies, &mut Control),
     to: Lsn,
     options: &Options,
 ) -> Result<PathBuf, WalError> {
@@ -112,14 +113,14 @@ pub(crate) fn apply(
         control.durable = control.durable.min(to);
     }
     control.clamp_slots(to);
-    control::write(&*options.disk, dir, control)?;
-    finish(dir, control, options)
+    copies.write(&*options.disk, control)?;
+    finish(dir, (copies, control), options)
 }
 
 /// Does, or does again, the cut that the control file speaks of.
 pub(crate) fn finish(
     dir: &Path,
-    control: &mut Control,
+    (copies, control): (&mut Copies, &mut Control),
     options: &Options,
 ) -> Result<PathBuf, WalError> {
     let Some(mark) = control.cut else { return Ok(PathBuf::new()) };
@@ -127,6 +128,10 @@ pub(crate) fn finish(
     let salvage = salvage_dir(dir, options.salvage_dir.as_deref());
     let bundle = salvage.join(format!("{:020}-{:016x}", mark.to.get(), mark.nonce));
     disk.create_dir_all(&bundle).at("creating", &bundle)?;
+    // Nothing moves into a folder whose own name a power cut could take.
+    for dir in [folder_of(&salvage), &*salvage] {
+        disk.sync_dir(dir).at("syncing", dir)?;
+    }
     // The newest first: what is left is a log without a gap after every step.
     let mut bases = bases(disk, dir, control)?;
     bases.retain(|&base| base >= control.segment_size.base_of(before(mark.to)));
@@ -152,31 +157,24 @@ pub(crate) fn finish(
             }
             // Before the name in the log goes, or a crash could take the only one.
             crash::point()?;
-            sync_bundle(disk, &bundle, &salvage)?;
+            disk.sync_dir(&bundle).at("syncing", &bundle)?;
             replace(disk, dir, &file, mark)?;
         }
     }
-    sync_bundle(disk, &bundle, &salvage)?;
+    disk.sync_dir(&bundle).at("syncing", &bundle)?;
     disk.sync_dir(dir).at("syncing", dir)?;
     crash::point()?;
     control.cut = None;
     if planted(Bug::CutMarkLeft) {
         return Ok(bundle);
     }
-    control::write(disk, dir, control)?;
+    copies.write(disk, control)?;
     Ok(bundle)
 }
 
 /// Where bundles go.
 pub(crate) fn salvage_dir(dir: &Path, configured: Option<&Path>) -> PathBuf {
     configured.map_or_else(|| dir.join("salvage"), Path::to_owned)
-}
-
-fn sync_bundle(disk: &dyn Disk, bundle: &Path, salvage: &Path) -> Result<(), WalError> {
-    for dir in [bundle, salvage, folder_of(salvage)] {
-        disk.sync_dir(dir).at("syncing", dir)?;
-    }
-    Ok(())
 }
 
 /// Puts a fresh file with the records below the end in the place of `file`.

@@ -12,8 +12,8 @@ use towline_protocol::record::RecordError;
 use crate::segments::{COLD_SEGMENTS, MAPPED_SEGMENTS};
 
 /// So many files one log has open at most, while it is open: its older segments, its mapped ones,
-/// the ready one, the lock, and those that a call opens for itself. Cursors add one each.
-pub const OPEN_FILES_MAX: usize = COLD_SEGMENTS + MAPPED_SEGMENTS + 8;
+/// the ready ones, the lock, and those that a call opens for itself. Cursors add one each.
+pub const OPEN_FILES_MAX: usize = COLD_SEGMENTS + MAPPED_SEGMENTS + 9;
 
 /// Why a log can not do what it was asked.
 #[derive(Debug, thiserror::Error)]

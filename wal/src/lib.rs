@@ -67,6 +67,7 @@ mod boundary;
 mod check;
 mod claim;
 mod control;
+mod copies;
 mod crash;
 mod cursor;
 mod cursor_wait;
@@ -107,10 +108,8 @@ mod support;
 
 pub use check::{DAMAGE_MAX, Damage, SegmentCheck};
 pub use claim::Claim;
-pub use control::{
-    CLUSTER_NAME_LEN_MAX, Control, CutMark, Founding, Role, found, found_on, read_control,
-    read_control_on,
-};
+pub use control::{CLUSTER_NAME_LEN_MAX, Control, CutMark, Founding, Role};
+pub use copies::{found, found_on, read_control, read_control_on};
 pub use cursor::{Chunk, Cursor, Level, PINNED_SEGMENTS_MAX, Record};
 pub use cut::{CutReport, cut};
 pub use disk::{Access, Disk, DiskFile, DiskLock, FileDisk, Mapping};

@@ -8,6 +8,7 @@
 //! What happens once per segment (a SEAL, the next segment, a BARRIER) happens under the tail's
 //! lock, with the reservations closed and nothing in flight.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,12 +21,13 @@ use towline_protocol::record::{
 use towline_protocol::terms::Terms;
 
 use crate::control::Control;
+use crate::copies::Copies;
 use crate::disk::Disk;
 use crate::error::WalError;
 use crate::flushes::Flushes;
 use crate::header::SegmentHeader;
 use crate::planted::{Bug, planted};
-use crate::provision::{Ready, next_header};
+use crate::provision::{Purpose, Ready};
 use crate::reserve::{self, Refused, Reservations};
 use crate::segment::Segment;
 use crate::segments::Segments;
@@ -60,6 +62,8 @@ pub struct Log {
     pub(crate) salvage_dir: Option<PathBuf>,
     pub(crate) size: SegmentSize,
     pub(crate) control: Mutex<Control>,
+    /// How the control file lies on the disk; locked after `control`.
+    pub(crate) copies: Mutex<Copies>,
     pub(crate) tail: Mutex<Tail>,
     /// Woken when a segment is ready, and when nobody is at a boundary any more.
     pub(crate) moved: Condvar,
@@ -108,6 +112,7 @@ pub(crate) type Place<'a> = reserve::Place<'a, Arc<Segment>>;
 /// What recovery hands to a new [`Log`].
 pub(crate) struct Recovered {
     pub(crate) control: Control,
+    pub(crate) copies: Copies,
     pub(crate) segments: Segments,
     pub(crate) tail: Option<Arc<Segment>>,
     pub(crate) end: Lsn,
@@ -115,7 +120,7 @@ pub(crate) struct Recovered {
     pub(crate) digest: Digest,
     pub(crate) history: History,
     pub(crate) terms: Terms,
-    pub(crate) ready: Option<Arc<Segment>>,
+    pub(crate) ready: VecDeque<Arc<Segment>>,
 }
 
 impl Log {
@@ -146,6 +151,7 @@ impl Log {
             salvage_dir: options.salvage_dir,
             size,
             control: Mutex::new(recovered.control),
+            copies: Mutex::new(recovered.copies),
             tail: Mutex::new(tail),
             moved: Condvar::new(),
             reservations: Arc::new(reservations),
@@ -168,7 +174,7 @@ impl Log {
         let len = self.check_len(payload.len())?;
         // What needs no place comes before there is one: others wait for less.
         let pcrc = crc32fast::hash(payload);
-        let place = self.reserve_place(len)?;
+        let place = self.reserve_place(kind, len)?;
         let (lsn, sync_lsn) = (place.lsn, promise_of(&place));
         let header = RecordHeader { len, lsn, sync_lsn, pcrc, kind, flags: 0, tag };
         put(place.target(), &header, payload);
@@ -184,19 +190,19 @@ impl Log {
         }
     }
 
-    pub(crate) fn reserve_place(&self, len: u32) -> Result<Place<'_>, WalError> {
+    pub(crate) fn reserve_place(&self, kind: RecordKind, len: u32) -> Result<Place<'_>, WalError> {
         let stored = stored_len(len);
         loop {
             match self.reservations.reserve(stored, || self.flushed()) {
                 Ok(place) => return Ok(place),
-                Err(refused) => self.make_room(refused, stored)?,
+                Err(refused) => self.make_room(refused, stored, Purpose::of(kind))?,
             }
         }
     }
 
     /// Does, or waits for, what a reservation was refused for.
     #[cold]
-    fn make_room(&self, refused: Refused, stored: u64) -> Result<(), WalError> {
+    fn make_room(&self, refused: Refused, stored: u64, purpose: Purpose) -> Result<(), WalError> {
         if refused == Refused::Full {
             self.reservations.wait_slot();
         }
@@ -208,7 +214,7 @@ impl Log {
         if tail.held {
             drop(self.wait_moved(tail));
         } else if tail.sealed {
-            drop(self.rotate(tail)?);
+            drop(self.rotate(tail, purpose)?);
         } else if self.reservations.is_closed() || self.reservations.left() < stored {
             // Closed by a writer who found it full, and seals it unless this one is faster.
             self.seal(tail, &segment)?;
@@ -250,19 +256,23 @@ impl Log {
     }
 
     /// Goes on in the next segment of the same epoch.
-    fn rotate<'a>(&'a self, tail: MutexGuard<'a, Tail>) -> Result<MutexGuard<'a, Tail>, WalError> {
+    fn rotate<'a>(
+        &'a self,
+        tail: MutexGuard<'a, Tail>,
+        purpose: Purpose,
+    ) -> Result<MutexGuard<'a, Tail>, WalError> {
         let segment = tail.segment.as_ref().expect("only a segment can be full");
         let (size, epoch) = (segment.header.size, segment.header.epoch);
         let base = size.next_base(segment.base());
-        self.enter(tail, base, epoch)
+        self.enter(tail, (base, epoch), purpose)
     }
 
     /// Makes the segment at `base` the tail, under a header of `epoch`. Waits until it is ready.
     pub(crate) fn enter<'a>(
         &'a self,
         mut tail: MutexGuard<'a, Tail>,
-        base: Lsn,
-        epoch: Epoch,
+        (base, epoch): (Lsn, Epoch),
+        purpose: Purpose,
     ) -> Result<MutexGuard<'a, Tail>, WalError> {
         let mut deadline = None;
         let before = tail.segment.as_ref().map(|segment| segment.base());
@@ -271,7 +281,8 @@ impl Log {
             if tail.segment.as_ref().map(|segment| segment.base()) != before {
                 return Ok(tail); // Another writer was faster.
             }
-            if let Some(ready) = self.provision.take(base) {
+            self.provision(&tail, base, purpose)?;
+            if let Some(ready) = self.provision.take(base, purpose) {
                 break ready;
             }
             tail = self.wait_ready(tail, &mut deadline)?;
@@ -300,27 +311,21 @@ impl Log {
             self.segments.cool(self.flushed());
         }
         self.reopen(&tail);
-        self.provision.want();
+        self.provision.want(epoch);
         Ok(tail)
     }
 
-    /// Waits a moment for the next segment to be ready, or prepares it if no thread does. The
-    /// deadline begins with the first call.
+    /// Waits a moment for the next segment to be ready, as a thread makes it so. The deadline
+    /// begins with the first call.
     pub(crate) fn wait_ready<'a>(
         &'a self,
         tail: MutexGuard<'a, Tail>,
         deadline: &mut Option<Instant>,
     ) -> Result<MutexGuard<'a, Tail>, WalError> {
-        if !self.threads {
-            let header = next_header(self, &tail);
-            self.provision.put(Ok(Segment::prepare(&self.disk, &self.dir, header)?));
-            return Ok(tail);
-        }
         let now = Instant::now();
         if now >= *deadline.get_or_insert(now + READY_TIMEOUT) {
             return Err(WalError::NoSpace(self.provision.trouble()));
         }
-        self.provision.want();
         Ok(self.wait_moved(tail))
     }
 

@@ -14,7 +14,7 @@ use crate::disk::{Access, Disk};
 use crate::error::{AtPath, WalError};
 use crate::header::SegmentHeader;
 use crate::log::SEAL_LEN;
-use crate::scan::{SegmentFile, is_blank, parse};
+use crate::scan::{SegmentFile, is_blank, parse, stored_behind};
 use crate::segment::{file_name, named_base};
 
 /// How much is read at a time where the end of a segment is searched for its SEAL.
@@ -114,7 +114,6 @@ impl Newest {
         let segments = bases.len() as u64;
         let mut newest = Self { files: Vec::new(), from: 0, before, segments, discarded: None };
         let mut durable = control.durable;
-        let last = bases.last().copied();
         let mut older = bases.into_iter().rev();
         while newest.files.first().is_none_or(|first| first.base() > durable) {
             let Some(base) = older.next() else { return Ok(newest) };
@@ -126,13 +125,15 @@ impl Newest {
                 Err(error) => {
                     let path = dir.join(file_name(base));
                     let known = durable.max(expected);
-                    if Some(base) != last
-                        || known > base
+                    if known > base
+                        || !newest.are_blank()?
                         || !holds_nothing(disk, &path, control, &error)?
                     {
                         return Err(error);
                     }
-                    newest.segments -= 1;
+                    // With it go those that were ready behind it: the log has a gap there.
+                    newest.segments -= newest.files.len() as u64 + 1;
+                    newest.files.clear();
                     newest.discarded = Some(path);
                 }
             }
@@ -150,6 +151,16 @@ impl Newest {
                 return Ok(newest);
             }
         }
+    }
+
+    /// Whether the segments that were opened so far hold nothing.
+    fn are_blank(&self) -> Result<bool, WalError> {
+        for file in &self.files {
+            if stored_behind(file, file.first())? > 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Bug {
     SegmentNameNotSynced,
     ControlNameNotSynced,
     OneControlCopy,
+    ControlNotSynced,
+    ControlNotMadeDurable,
     PayloadNotChecked,
     BarrierFollowsAnything,
     PromisesBehindIgnored,
@@ -35,7 +37,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::SyncLeftOut,
         Self::PromiseTooHigh,
         Self::SeedWithoutNonce,
@@ -47,6 +49,8 @@ impl Bug {
         Self::SegmentNameNotSynced,
         Self::ControlNameNotSynced,
         Self::OneControlCopy,
+        Self::ControlNotSynced,
+        Self::ControlNotMadeDurable,
         Self::PayloadNotChecked,
         Self::BarrierFollowsAnything,
         Self::PromisesBehindIgnored,

@@ -1,20 +1,45 @@
-//! The provisioner: keeps the next segment ready, so that no writer ever allocates, zeroes or
-//! syncs one.
+//! The provisioner: keeps the next segments ready, so that no writer ever allocates, zeroes or
+//! syncs one, and the last of them for what a full disk must not hold up.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use towline_protocol::epoch::Epoch;
 use towline_protocol::lsn::Lsn;
+use towline_protocol::record::RecordKind;
 
 use crate::error::WalError;
 use crate::header::SegmentHeader;
 use crate::log::{Log, Tail};
 use crate::segment::Segment;
 
+/// So many segments are kept ready.
+pub(crate) const READY_SEGMENTS: usize = 2;
+/// So many of them are left alone by ordinary records.
+const RESERVED_SEGMENTS: usize = 1;
 /// The pause after a failure to prepare a segment, before the next try.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// The ready segment, and whether one is wanted.
+/// What a ready segment is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// Records that can wait until there is room.
+    Ordinary,
+    /// Those by which a full disk is led out of its trouble: they may take the last one.
+    Vital,
+}
+
+impl Purpose {
+    pub(crate) const fn of(kind: RecordKind) -> Self {
+        match kind {
+            RecordKind::Barrier | RecordKind::Grant | RecordKind::End => Self::Vital,
+            RecordKind::Data | RecordKind::Seal | RecordKind::Abort => Self::Ordinary,
+        }
+    }
+}
+
+/// The ready segments, and whether more are wanted.
 #[derive(Debug)]
 pub(crate) struct Ready {
     state: Mutex<State>,
@@ -23,57 +48,83 @@ pub(crate) struct Ready {
 
 #[derive(Debug)]
 struct State {
-    ready: Option<Arc<Segment>>,
+    /// Those behind the tail, in their order and without a gap.
+    ready: VecDeque<Arc<Segment>>,
+    /// The epoch of the log, if the last of them was made for another.
+    epoch: Option<Epoch>,
     trouble: String,
     stop: bool,
 }
 
 impl Ready {
-    pub(crate) fn new(ready: Option<Arc<Segment>>) -> Self {
+    pub(crate) fn new(ready: VecDeque<Arc<Segment>>) -> Self {
         let trouble = "the next segment is still being prepared".to_owned();
-        let state = State { ready, trouble, stop: false };
+        let state = State { ready, epoch: None, trouble, stop: false };
         Self { state: Mutex::new(state), wanted: Condvar::new() }
     }
 
-    /// Takes the segment at `base`, if that is the one that is ready.
-    pub(crate) fn take(&self, base: Lsn) -> Option<Arc<Segment>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.ready.take_if(|ready| ready.base() == base)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the segment at `base` is ready.
-    pub(crate) fn has(&self, base: Lsn) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.ready.as_ref().is_some_and(|ready| ready.base() == base)
+    /// Takes the segment at `base`, if that is ready and may be taken.
+    pub(crate) fn take(&self, base: Lsn, purpose: Purpose) -> Option<Arc<Segment>> {
+        let mut state = self.state();
+        if state.has(base, purpose) { state.ready.pop_front() } else { None }
+    }
+
+    /// Whether the segment at `base` is ready and may be taken.
+    pub(crate) fn has(&self, base: Lsn, purpose: Purpose) -> bool {
+        self.state().has(base, purpose)
     }
 
     /// Why none is ready.
     pub(crate) fn trouble(&self) -> String {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).trouble.clone()
+        self.state().trouble.clone()
     }
 
-    pub(crate) fn want(&self) {
+    /// Wakes the provisioner. If the last one was made for another epoch, it gets a new header: a
+    /// writer who takes it need not write and sync that.
+    pub(crate) fn want(&self, epoch: Epoch) {
+        let mut state = self.state();
+        let is_stale = state.ready.back().is_some_and(|last| last.header.epoch != epoch);
+        state.epoch = is_stale.then_some(epoch);
+        drop(state);
         self.wanted.notify_all();
     }
 
     pub(crate) fn stop(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
+        self.state().stop = true;
         self.wanted.notify_all();
     }
 
-    /// Waits until a segment is wanted; `false` once stopped.
+    /// Waits until something is wanted; `false` once stopped.
     fn wait_until_wanted(&self) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while state.ready.is_some() && !state.stop {
+        let mut state = self.state();
+        while state.ready.len() >= READY_SEGMENTS && state.epoch.is_none() && !state.stop {
             state = self.wanted.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         !state.stop
     }
 
+    /// Takes out the last one, if it was made for another epoch.
+    fn take_stale(&self) -> Option<(Arc<Segment>, Epoch)> {
+        let mut state = self.state();
+        let epoch = state.epoch.take()?;
+        state.ready.back().filter(|last| last.header.epoch != epoch)?;
+        state.ready.pop_back().map(|stale| (stale, epoch))
+    }
+
+    /// The base of the last one.
+    fn last(&self) -> Option<Lsn> {
+        self.state().ready.back().map(|last| last.base())
+    }
+
+    /// Adds one behind the last, or notes why there is none.
     pub(crate) fn put(&self, prepared: Result<Segment, WalError>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         match prepared {
-            Ok(segment) => state.ready = Some(Arc::new(segment)),
+            Ok(segment) => state.ready.push_back(Arc::new(segment)),
             Err(error) => {
                 state.trouble = error.to_string();
                 if !state.stop {
@@ -84,35 +135,81 @@ impl Ready {
     }
 }
 
+impl State {
+    fn has(&self, base: Lsn, purpose: Purpose) -> bool {
+        let left = match purpose {
+            Purpose::Ordinary => RESERVED_SEGMENTS,
+            Purpose::Vital => 0,
+        };
+        self.ready.len() > left && self.ready.front().is_some_and(|ready| ready.base() == base)
+    }
+}
+
 /// The provisioner's thread.
 pub(crate) fn run(log: &Log) {
     while log.provision.wait_until_wanted() {
         log.segments.cool(log.flushed());
-        let header = next_header(log, &log.tail());
-        let prepared = Segment::prepare(&log.disk, &log.dir, header);
+        let prepared = match log.provision.take_stale() {
+            Some((stale, epoch)) => stale.with_header(SegmentHeader {
+                epoch,
+                nonce: log.disk.nonce(),
+                durable: log.flushed(),
+                ..stale.header
+            }),
+            None => {
+                let header = log.next_header(&log.tail());
+                Segment::prepare(&log.disk, &log.dir, header)
+            }
+        };
         if let Some(segment) = prepared.as_ref().ok().filter(|_| log.tail().in_bulk) {
             segment.make_writable();
         }
         log.provision.put(prepared);
         // Under the writers' lock, so that none of them misses it between looking and waiting.
-        let _tail = log.tail();
+        let tail = log.tail();
+        if let Some(segment) = &tail.segment {
+            // It may have begun while this one was prepared.
+            log.provision.want(segment.header.epoch);
+        }
         log.moved.notify_all();
     }
 }
 
-/// The header of the segment behind the tail.
-pub(crate) fn next_header(log: &Log, tail: &Tail) -> SegmentHeader {
-    let control = log.control();
-    let (base, epoch) = match &tail.segment {
-        Some(segment) => (segment.header.size.next_base(segment.base()), segment.header.epoch),
-        None => (control.segment_size.base_of(log.appended()), log.last_epoch()),
-    };
-    SegmentHeader {
-        log: control.log,
-        base,
-        epoch,
-        size: control.segment_size,
-        nonce: log.disk.nonce(),
-        durable: log.flushed(),
+impl Log {
+    /// Without a thread that does it: makes as many segments ready as there should be, before the
+    /// one at `base` is taken.
+    pub(crate) fn provision(
+        &self,
+        tail: &Tail,
+        base: Lsn,
+        purpose: Purpose,
+    ) -> Result<(), WalError> {
+        let missing = READY_SEGMENTS.saturating_sub(self.provision.state().ready.len());
+        for _ in 0..if self.threads { 0 } else { missing } {
+            let header = self.next_header(tail);
+            match Segment::prepare(&self.disk, &self.dir, header) {
+                Err(WalError::NoSpace(_)) if self.provision.has(base, purpose) => break,
+                prepared => self.provision.put(Ok(prepared?)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The header of the segment behind the tail and those that are ready.
+    fn next_header(&self, tail: &Tail) -> SegmentHeader {
+        let control = self.control();
+        let (base, epoch) = match &tail.segment {
+            Some(segment) => (self.size.next_base(segment.base()), segment.header.epoch),
+            None => (self.size.base_of(self.appended()), self.last_epoch()),
+        };
+        let base = self.provision.last().map_or(base, |last| self.size.next_base(last));
+        SegmentHeader {
+            log: control.log,
+            base,
+            epoch,
+            size: self.size,
+            nonce: self.disk.nonce(),
+            durable: self.flushed(),
+        }
     }
 }

@@ -8,7 +8,8 @@ use towline_protocol::frame::SegmentIdentity;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{Digest, RecordError, RecordHeader, RecordKind};
 
-use crate::control::{Control, read_control_on};
+use crate::control::Control;
+use crate::copies::read_control_on;
 use crate::disk::{Disk, FileDisk};
 use crate::error::WalError;
 use crate::newest::{bases, files_from};

@@ -12,6 +12,7 @@ use towline_protocol::record::{
 
 use crate::error::WalError;
 use crate::log::{Log, SEAL_LEN};
+use crate::provision::Purpose;
 
 impl Log {
     /// Takes whole records, the first of which lies at `from`, out of the sender's `segment`.
@@ -88,7 +89,9 @@ impl Log {
                 let what = format!("a record of it before its BARRIER, at {}", header.lsn);
                 return Err(WalError::Fork { epoch: sender.epoch, what });
             }
-            _ if first => self.enter(tail, sender.base, sender.epoch)?,
+            _ if first => {
+                self.enter(tail, (sender.base, sender.epoch), Purpose::of(header.kind))?
+            }
             _ => tail,
         };
         let sync_lsn = self.flushed().min(header.lsn);

@@ -1,5 +1,6 @@
 //! Opening a log: what is in it, what is torn, what is damaged.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ use towline_protocol::epoch::History;
 use towline_protocol::lsn::Lsn;
 use towline_protocol::terms::Terms;
 
-use crate::control::{self, Control};
+use crate::control::Control;
+use crate::copies::{self, Copies};
 use crate::cut;
 use crate::disk::{Disk, DiskLock};
 use crate::error::{AtPath, WalError};
@@ -16,6 +18,7 @@ use crate::header::HEADER_PAGE_LEN;
 use crate::log::Recovered;
 use crate::newest::Newest;
 use crate::planted::{Bug, planted};
+use crate::provision::READY_SEGMENTS;
 use crate::report::{Evidence, Report, Witness};
 use crate::scan::{Scan, SegmentFile, promises_behind, stored_behind};
 use crate::segment::Segment;
@@ -40,20 +43,20 @@ pub(crate) fn recover(
     options: &Options,
 ) -> Result<(Recovered, Box<dyn DiskLock>, Report), WalError> {
     let disk = &*options.disk;
-    control::read(disk, dir)?; // Before the lock file is made: an empty folder stays empty.
+    copies::read(disk, dir)?; // Before the lock file is made: an empty folder stays empty.
     let lock = take_lock(disk, dir)?;
     // A process that died may have left names that only the page cache holds. Nothing may be
     // flushed into a file whose name a power cut would take.
     if !planted(Bug::NamesFoundNotSynced) {
         disk.sync_dir(dir).at("syncing", dir)?;
     }
-    let (mut control, rewrite) = control::read(disk, dir)?;
+    let (mut copies, mut control, rewrite) = Copies::open(disk, dir)?;
     let finished_cut = control.cut.is_some();
-    let bundle = cut::finish(dir, &mut control, options)?;
+    let bundle = cut::finish(dir, (&mut copies, &mut control), options)?;
     let in_memory = disk.is_in_memory(dir).at("asking for the file system of", dir)?;
     let mut report = Report { control_healed: rewrite, in_memory, ..Report::default() };
     report.finished_cut = finished_cut.then_some(bundle);
-    let (newest, scan) = judge(dir, &mut control, options, &mut report)?;
+    let (newest, scan) = judge(dir, (&mut copies, &mut control), options, &mut report)?;
     // Only now that nothing is refused: files that a trim left behind may go.
     let leftovers = trim::below(disk, dir, control.oldest.base)?;
     report.finished_trim = trim::remove(disk, dir, &leftovers)?;
@@ -64,9 +67,10 @@ pub(crate) fn recover(
     }
     control.clamp_slots(scan.end);
     if rewrite || history != control.history || slots != control.slots {
-        control::write(disk, dir, &mut control)?;
+        copies.write(disk, &mut control)?;
     }
-    let recovered = open_segments(dir, &options.disk, control, &newest, &scan, &mut report)?;
+    let recovered =
+        open_segments(dir, &options.disk, (copies, control), &newest, &scan, &mut report)?;
     report.scanned_bytes += newest.bytes_read();
     Ok((recovered, lock, report))
 }
@@ -75,7 +79,7 @@ pub(crate) fn recover(
 /// is an error.
 fn judge(
     dir: &Path,
-    control: &mut Control,
+    (copies, control): (&mut Copies, &mut Control),
     options: &Options,
     report: &mut Report,
 ) -> Result<(Newest, Scan), WalError> {
@@ -99,7 +103,7 @@ fn judge(
     // What the segments promise that go with the tail is kept, or damage below it would look like
     // a torn tail from then on.
     control.durable = control.durable.max(evidence.durable);
-    report.bundle = Some(cut::apply(dir, control, scan.end, options)?);
+    report.bundle = Some(cut::apply(dir, (copies, control), scan.end, options)?);
     report.scanned_bytes += newest.bytes_read();
     drop(newest);
     let newest = Newest::open(disk, dir, control, options.expect_durable)?;
@@ -168,24 +172,24 @@ fn torn_bytes(files: &[SegmentFile], scan: &Scan) -> Result<u64, WalError> {
 fn open_segments(
     dir: &Path,
     disk: &Arc<dyn Disk>,
-    control: Control,
+    (copies, control): (Copies, Control),
     newest: &Newest,
     scan: &Scan,
     report: &mut Report,
 ) -> Result<Recovered, WalError> {
     let mut segments = Vec::new();
-    let mut ready = None;
+    let mut ready = VecDeque::new();
     for (at, file) in newest.files.iter().enumerate() {
         let holds_records = at <= scan.tail && file.first() < scan.end;
         if !holds_records {
-            if ready.is_none() {
+            if ready.len() < READY_SEGMENTS {
                 let segment = Segment::open(disk, &file.path, true)?;
                 // An epoch may have taken it by a header that a failed sync kept from the disk.
                 if !planted(Bug::ReadyHeaderNotRewritten) {
                     segment.rewrite(file.base(), &file.header.encode())?;
                     segment.sync()?;
                 }
-                ready = Some(Arc::new(segment));
+                ready.push_back(Arc::new(segment));
             }
             continue;
         }
@@ -214,6 +218,7 @@ fn open_segments(
     let segments = Segments::new(disk, dir, names, control.oldest.base, segments);
     Ok(Recovered {
         control,
+        copies,
         segments,
         tail,
         end: scan.end,

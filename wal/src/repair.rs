@@ -14,7 +14,8 @@ use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{Digest, HeaderSeed, RECORD_HEADER_LEN, RecordHeader, RecordKind};
 
 use crate::check::{Known, is_of};
-use crate::control::{self, Control, folder_of};
+use crate::control::Control;
+use crate::copies::{self, folder_of};
 use crate::crash;
 use crate::cursor::Chunk;
 use crate::cut::salvage_dir;
@@ -75,7 +76,7 @@ struct Rebuilt {
 /// [`WalError::Repair`] if the log would not be whole then, or the records are not this log's, and
 /// [`WalError::Record`] if they are damaged themselves. Nothing is changed then in that segment.
 pub fn repair(dir: &Path, chunks: &[Chunk], options: &Options) -> Result<RepairReport, WalError> {
-    let (control, _) = control::read(&*options.disk, dir)?;
+    let (control, _) = copies::read(&*options.disk, dir)?;
     let mut report = RepairReport::default();
     if chunks.is_empty() {
         // Nothing to do, but for the one who has the log open.
@@ -101,9 +102,9 @@ fn repair_one(
     options: &Options,
 ) -> Result<RepairReport, WalError> {
     let disk = &*options.disk;
-    control::read(disk, dir)?; // Before the lock file is made: an empty folder stays empty.
+    copies::read(disk, dir)?; // Before the lock file is made: an empty folder stays empty.
     let _lock = take_lock(disk, dir)?;
-    let (mut control, _) = control::read(disk, dir)?;
+    let (mut control, _) = copies::read(disk, dir)?;
     let records = by_segment(&control, chunks)?.remove(&base).unwrap_or_default();
     let evidence = evidence_at(disk, dir, &control, base)?;
     let evidence = evidence.or(options.expect_durable, Witness::Caller);
@@ -121,7 +122,7 @@ fn repair_one(
     if evidence.durable > control.durable && !report.segments.is_empty() {
         // A header that was lost took promises along.
         control.durable = evidence.durable;
-        control::write(disk, dir, &mut control)?;
+        copies::write(disk, dir, &mut control)?;
     }
     Ok(report)
 }
@@ -134,7 +135,7 @@ fn repair_one(
 /// repaired. [`WalError::Foreign`] if the peer's folder holds another log.
 pub fn repair_from(dir: &Path, peer: &Path, options: &Options) -> Result<RepairReport, WalError> {
     let disk = &*options.disk;
-    let (control, theirs) = (control::read(disk, dir)?.0, control::read(disk, peer)?.0);
+    let (control, theirs) = (copies::read(disk, dir)?.0, copies::read(disk, peer)?.0);
     if (control.log, control.segment_size) != (theirs.log, theirs.segment_size) {
         let what = format!("it is log {}, the damaged one is log {}", theirs.log, control.log);
         return Err(WalError::Foreign { path: peer.to_owned(), what });

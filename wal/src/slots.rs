@@ -14,6 +14,9 @@ use crate::log::Log;
 
 /// A log has no more slots than these.
 pub const SLOTS_MAX: usize = 64;
+/// No slot takes more in the control file, in bytes: its name and that one's length, its position,
+/// its bound, and whether it lags.
+pub(crate) const SLOT_LEN_MAX: usize = SLOT_NAME_LEN_MAX + 2 + 8 + 8 + 1;
 /// The longest name of a slot, in bytes.
 pub const SLOT_NAME_LEN_MAX: usize = 64;
 

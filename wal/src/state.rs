@@ -10,7 +10,7 @@ use towline_protocol::lsn::Lsn;
 use towline_protocol::record::Digest;
 use towline_protocol::terms::Terms;
 
-use crate::control::{self, Control};
+use crate::control::Control;
 use crate::error::WalError;
 use crate::log::Log;
 use crate::watch_appended::AppendedWatch;
@@ -37,7 +37,8 @@ impl Log {
         let mut changed = control.clone();
         change(&mut changed);
         assert!(changed.fence >= control.fence, "a fence never falls");
-        control::write(&*self.disk, &self.dir, &mut changed)?;
+        let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        copies.write(&*self.disk, &mut changed)?;
         *control = changed;
         Ok(())
     }

@@ -197,7 +197,7 @@ fn a_file_of_a_newer_version_and_one_that_only_looks_like_it() {
     let crc = crc32fast::hash(&bytes[..body]);
     bytes[body..].copy_from_slice(&crc.to_le_bytes());
     fs::write(&control, &bytes).unwrap();
-    refused(&dir, "newer", &["version 3", "up to 2", "upgrade"], newer);
+    refused(&dir, "newer", &["version 4", "up to 3", "upgrade"], newer);
 }
 
 #[test]

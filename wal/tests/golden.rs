@@ -1,7 +1,8 @@
 //! Logs that earlier versions wrote. They are provisional until the first release.
 //!
-//! `v1` has control files without slots and without a beginning; `v2` was trimmed and has a slot.
-//! The segments' format is version 1 in both.
+//! `v1` has control files without slots and without a beginning; `v2` was trimmed and has a slot;
+//! the control files of `v3` have room to be written where they lie. The segments' format is
+//! version 1 in all.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod support;
@@ -43,12 +44,12 @@ fn write_the_golden_log() {
     wal.shutdown().unwrap();
     println!("digest {:#018x}", wal.digest().0);
     drop(wal);
-    let _ = std::fs::remove_dir_all(golden("v2"));
-    std::fs::create_dir_all(golden("v2")).unwrap();
+    let _ = std::fs::remove_dir_all(golden("v3"));
+    std::fs::create_dir_all(golden("v3")).unwrap();
     for (path, bytes) in files(&dir) {
         let name = path.file_name().unwrap().to_owned();
         if name != "lock" {
-            std::fs::write(golden("v2").join(name), bytes).unwrap();
+            std::fs::write(golden("v3").join(name), bytes).unwrap();
         }
     }
 }
@@ -66,7 +67,7 @@ fn open_golden(version: &str) -> (tempfile::TempDir, Arc<Wal>, Report) {
 
 #[test]
 fn the_golden_log_opens_and_says_what_it_said() {
-    for version in ["v1", "v2"] {
+    for version in ["v1", "v2", "v3"] {
         let (_folder, wal, report) = open_golden(version);
         assert!(report.torn.is_none() && !report.control_healed, "{version}");
         assert_eq!(wal.digest().0, DIGEST);
@@ -87,7 +88,7 @@ fn version_1_has_the_whole_log_and_takes_slots() {
 
 #[test]
 fn version_2_has_the_rest_of_the_log_and_its_slot() {
-    let (_folder, wal, _) = open_golden("v2");
+    let (_folder, wal, _) = open_golden("v3");
     let slot = &wal.slots()[0];
     assert_eq!((&*slot.name, slot.keep_bytes_max, slot.lagged), ("reader", Some(1 << 20), false));
     let mut cursor = wal.cursor(slot.position, Level::Flushed).unwrap();

@@ -51,7 +51,7 @@ fn a_torn_tail_takes_no_promise_along() {
         let _ = wal.append(RecordKind::Data, 0, &[7; 8_000]);
         disk.kill();
         drop(wal);
-        let is_ready = disk.open(&segment(dir(), 4 * SEGMENT), Access::Read).is_ok();
+        let is_ready = disk.open(&segment(dir(), 5 * SEGMENT), Access::Read).is_ok();
         let damaged = 2 * SEGMENT + 4_096 + 5_000;
         flip_on(&disk, 2 * SEGMENT, damaged - 2 * SEGMENT);
         flip_on(&disk, 3 * SEGMENT, torn.get() - 3 * SEGMENT + 1_000);

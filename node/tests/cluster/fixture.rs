@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use towline::{
     Engine, EngineError, NoHook, Node, NodeConfig, NodeError, NodeState, Peer, PromotionHook,
-    TlsFiles, WaitError,
+    TlsFiles, Upkeep, WaitError,
 };
 use towline_protocol::epoch::Epoch;
 use towline_protocol::id::{ClusterId, Incarnation, LogId, NodeId};
@@ -40,6 +40,10 @@ impl Engine for Map {
         self.state.lock().unwrap().0
     }
 
+    fn durable(&self) -> Lsn {
+        self.applied()
+    }
+
     fn snapshot(&self, _out: &mut dyn Write) -> Result<Lsn, EngineError> {
         Err(EngineError::new("a map takes no snapshots"))
     }
@@ -58,6 +62,7 @@ struct Member {
 pub(crate) struct Cluster {
     /// The promotion hook of nodes that are started from now on.
     pub(crate) hook: Arc<dyn PromotionHook>,
+    pub(crate) upkeep: Upkeep,
     folder: TempDir,
     peers: BTreeMap<NodeId, Peer>,
     members: BTreeMap<String, Member>,
@@ -98,7 +103,7 @@ impl Cluster {
             let engine = Arc::new(Map::default());
             members.insert((*name).to_owned(), Member { dir, engine, node: None });
         }
-        Self { hook: Arc::new(NoHook), folder, peers, members }
+        Self { hook: Arc::new(NoHook), upkeep: Upkeep::default(), folder, peers, members }
     }
 
     pub(crate) async fn start(&mut self, name: &str) {
@@ -119,6 +124,7 @@ impl Cluster {
             commit_timeout: Duration::from_secs(2),
             candidate_deadline: Duration::from_secs(5),
             hook_deadline: Duration::from_secs(5),
+            upkeep: self.upkeep,
         };
         let engine: Arc<dyn Engine> = member.engine.clone();
         let deadline = Instant::now() + Duration::from_secs(10);

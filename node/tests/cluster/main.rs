@@ -5,6 +5,7 @@
 mod fixture;
 mod full;
 mod liar;
+mod upkeep;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

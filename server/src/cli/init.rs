@@ -228,6 +228,8 @@ fn config_text(cluster: &Cluster<'_>, own: &NodeSpec) -> String {
     text.push_str(
         "# [timing]\n# heartbeat_ms = 100\n# commit_timeout_ms = 5000\n\
          # candidate_deadline_ms = 10000\n# hook_deadline_ms = 5000\n\n\
+         # [log]\n# keep_bytes_max = 1073741824 # the whole log is kept unless this is set\n\
+         # scrub_bytes_per_s = 8388608\n\n\
          # [hooks]\n# promotion = \"promotion.sh\"\n",
     );
     text

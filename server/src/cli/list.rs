@@ -11,6 +11,8 @@ use super::survey::{ClusterArgs, Seen, ask_all};
 
 /// How long a node may take to answer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// A sync that lasts longer, in milliseconds, tells of a disk that stalls.
+const SYNC_STALLS_MS: u64 = 1_000;
 const HEADINGS: [&str; 9] =
     ["NODE", "ROLE", "ADDRESS", "STATE", "EPOCH", "FLUSHED", "APPLIED", "LAG", "CAN PROMOTE"];
 
@@ -65,6 +67,13 @@ fn problems(nodes: &[Seen]) -> Vec<String> {
             Err(_) => problems.push(format!("{} unreachable", seen.node)),
             Ok(_) if seen.is_open() || seen.text("state") == "streaming" => {}
             Ok(_) => problems.push(format!("{} {}", seen.node, seen.text("state"))),
+        }
+        if let Some(ms) = seen.number("sync_in_flight_ms").filter(|ms| *ms >= SYNC_STALLS_MS) {
+            problems.push(format!("{} waits for its disk since {ms} ms", seen.node));
+        }
+        let damaged = seen.status.as_ref().ok().and_then(|status| status["damaged"].as_array());
+        if damaged.is_some_and(|damaged| !damaged.is_empty()) {
+            problems.push(format!("{} has a damaged log: see its status", seen.node));
         }
     }
     problems
@@ -204,6 +213,22 @@ mod tests {
             seen("b", Ok(replica)),
             seen("c", Err("connection refused".to_owned())),
         ]
+    }
+
+    #[test]
+    fn a_disk_that_stalls_and_a_log_that_rots_are_problems() {
+        let mut nodes = cluster();
+        let status = |nodes: &mut Vec<Seen>, key: &str, value: Value| {
+            nodes[0].status.as_mut().unwrap()[key] = value;
+        };
+        status(&mut nodes, "sync_in_flight_ms", json!(999));
+        status(&mut nodes, "damaged", json!([]));
+        assert_eq!(problems(&nodes), ["c unreachable"]);
+        status(&mut nodes, "sync_in_flight_ms", json!(1_500));
+        status(&mut nodes, "damaged", json!([{ "from": 1, "to": 2 }]));
+        let told = problems(&nodes).join("; ");
+        assert!(told.contains("a waits for its disk since 1500 ms"), "{told}");
+        assert!(told.contains("a has a damaged log"), "{told}");
     }
 
     #[test]

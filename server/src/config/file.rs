@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
+use towline::Upkeep;
 
 use super::{ConfigError, Timing};
 
@@ -16,7 +18,7 @@ use super::{ConfigError, Timing};
 const VARIABLE_PREFIX: &str = "TOWLINE_";
 /// Settings that stand in no table.
 const TOP_LEVEL: [&str; 3] = ["cluster", "node", "data_dir"];
-const TABLES: [&str; 5] = ["listen", "peers", "tls", "timing", "hooks"];
+const TABLES: [&str; 6] = ["listen", "peers", "tls", "timing", "log", "hooks"];
 /// The longest time a setting may name, in milliseconds: one hour.
 const TIME_MAX_MS: u64 = 3_600_000;
 
@@ -34,6 +36,8 @@ pub(super) struct RawFile {
     pub(super) tls: RawTls,
     #[serde(default)]
     pub(super) timing: RawTiming,
+    #[serde(default)]
+    pub(super) log: RawLog,
     #[serde(default)]
     pub(super) hooks: RawHooks,
 }
@@ -73,6 +77,28 @@ pub(super) struct RawTiming {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawHooks {
     pub(super) promotion: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLog {
+    keep_bytes_max: Option<u64>,
+    scrub_bytes_per_s: Option<u64>,
+}
+
+impl RawLog {
+    /// Without `keep_bytes_max` the whole log is kept; a pace of 0 means never.
+    pub(super) fn resolve(&self) -> Upkeep {
+        let unless_told = Upkeep::default();
+        Upkeep {
+            keep_bytes_max: self.keep_bytes_max,
+            scrub_bytes_per_s: match self.scrub_bytes_per_s {
+                None => unless_told.scrub_bytes_per_s,
+                Some(pace) => NonZeroU64::new(pace),
+            },
+            ..unless_told
+        }
+    }
 }
 
 impl RawTiming {

@@ -25,6 +25,9 @@ key = "node.key"
 
 [timing]
 commit_timeout_ms = 750
+
+[log]
+keep_bytes_max = 1000000
 "#;
 
 /// A folder that is removed at the end of the test.
@@ -67,6 +70,7 @@ fn a_good_file_is_read_and_paths_are_relative_to_it() {
     assert_eq!(config.tls.ca, folder.0.join("ca.pem"));
     assert_eq!(config.timing.commit_timeout, Duration::from_millis(750));
     assert_eq!(config.peers.len(), 2);
+    assert_eq!(config.upkeep.keep_bytes_max, Some(1_000_000));
 }
 
 #[test]

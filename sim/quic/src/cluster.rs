@@ -169,6 +169,7 @@ impl Cluster {
             commit_timeout: Duration::from_secs(2),
             candidate_deadline: Duration::from_secs(5),
             hook_deadline: Duration::from_secs(5),
+            upkeep: towline::Upkeep::default(),
         };
         self.trace.event(format_args!("{} starts", member.name));
         match Node::start_on(platform, config, engine, Arc::new(NoHook)).await {

@@ -93,7 +93,9 @@ impl Known<'_> {
         let left = self.records.iter().filter(|it| !self.is_hurt(pairs, it, RECORD_HEADER_LEN));
         let evidence = left.map(|record| record.promise).fold(self.noted, u64::max);
         let lost = first_hurt.map(|at| &self.records[at]).filter(|record| record.end <= evidence);
-        let torn = pairs.iter().find(|pair| pair.has_torn_header());
+        // A segment without records is nobody's loss: it is made anew.
+        let is_used = |pair: &&Pair<'_>| self.records.iter().any(|record| pair.holds(record.lsn));
+        let torn = pairs.iter().filter(is_used).find(|pair| pair.has_torn_header());
         match outcome {
             Outcome::Read(_) if torn.is_some() => {
                 let base = torn.map_or(0, |pair| pair.base);

@@ -95,12 +95,15 @@ impl Point {
     }
 
     /// Whether the life can not end well. A folder that can not be made may be there already, and
-    /// a lock that is not let go of goes with its process.
+    /// a lock that is not let go of goes with its process; a disk that is full takes what has a
+    /// place reserved.
     pub(super) fn is_fatal(&self) -> bool {
         match self {
-            Self::Call { call, fault, .. } => {
-                *fault == Fault::Kill || !matches!(call.as_str(), "mkdir" | "flock")
-            }
+            Self::Call { call, fault, .. } => match fault {
+                Fault::Kill => true,
+                Fault::Enospc => false,
+                Fault::Eio | Fault::Short => !matches!(call.as_str(), "mkdir" | "flock"),
+            },
             Self::Limit { .. } => true,
         }
     }

@@ -8,7 +8,7 @@ use towline_protocol::id::Incarnation;
 use towline_protocol::lsn::SegmentSize;
 
 use super::*;
-use crate::control::found_on;
+use crate::copies::found_on;
 use crate::header::SegmentHeader;
 use crate::simulated::SimDisk;
 use crate::support::{

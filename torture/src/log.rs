@@ -1,22 +1,25 @@
 //! The log under test: how it is founded, opened and read back, on a simulated disk or a real one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use towline_protocol::barrier::Barrier;
 use towline_protocol::epoch::Epoch;
 use towline_protocol::id::{ClusterId, Incarnation, LogId};
 use towline_protocol::lsn::{Lsn, SegmentSize};
-use towline_protocol::record::RecordKind;
+use towline_protocol::record::{RecordHeader, RecordKind};
 use towline_protocol::terms::Terms;
 use towline_protocol::voters::{Voter, Voters};
 use towline_wal::simulated::SimDisk;
 use towline_wal::{
-    Founding, Level, Options, ReadRecord, Role, Wal, WalError, read_control_on, read_log_on,
+    Chunk, Control, Founding, Level, Options, Role, Wal, WalError, read_control_on, read_log_on,
 };
 
+use crate::kept::Slot;
 use crate::oracle::{Found, Read, Written};
 
+/// The slot that a log under test may have.
+pub(crate) const SLOT: &str = "reader";
 /// Where a simulated disk has its log.
 pub(crate) const DIR: &str = "/node/log";
 
@@ -101,56 +104,93 @@ pub(crate) fn begin(wal: &Wal, number: u64, promise: u64) -> Result<Written, Wal
 
 /// Everything a reader finds in an open log. The SEALs are the log's own and left out.
 pub(crate) fn read_back(wal: &Arc<Wal>) -> Result<Found, WalError> {
-    let mut records = Vec::new();
-    let mut cursor = wal.cursor(Lsn::ZERO, Level::Flushed)?;
+    let control = wal.control();
+    let mut found = Found::of(&control);
+    let mut cursor = wal.cursor(control.oldest.end, Level::Flushed)?;
     while let Some(record) = cursor.next_record()? {
-        if record.header.kind != RecordKind::Seal {
-            records.push(Read {
-                kind: record.header.kind as u8,
-                tag: record.header.tag,
-                payload: record.payload.to_vec(),
-                lsn: record.header.lsn.get(),
-                end: record.header.end().get(),
-            });
-        }
+        found.take(&record.header, &record.payload);
     }
-    let epochs = wal.history().starts().iter().map(|start| start.epoch.number).collect();
-    Ok(Found { records, epochs, fence: wal.control().fence.number })
+    found.epochs = wal.history().starts().iter().map(|start| start.epoch.number).collect();
+    Ok(found)
 }
 
 /// What a reader finds in a folder without opening the log, and why it calls it corrupt.
 pub(crate) fn verify(disk: &SimDisk) -> Result<Found, String> {
+    match read_to_damage(disk)? {
+        (found, None) => Ok(found),
+        (_, Some((at, what))) => Err(format!("{what} at {at}")),
+    }
+}
+
+/// Why a log is corrupt, and where.
+pub(crate) type Corruption = Option<(u64, String)>;
+
+/// What a reader finds in a folder without opening the log, up to where it calls it corrupt.
+pub(crate) fn read_to_damage(disk: &SimDisk) -> Result<(Found, Corruption), String> {
     let refused = |error: WalError| error.to_string();
-    let fence = read_control_on(disk, dir()).map_err(refused)?.fence.number;
-    let mut found = Found { fence, ..Found::default() };
+    let control = read_control_on(disk, dir()).map_err(refused)?;
+    let mut found = Found::of(&control);
+    // Of the epochs that begin where the log no longer is only the control file knows.
+    let starts = control.history.starts().iter();
+    let trimmed = starts.take_while(|start| start.first.get() < found.base);
+    found.epochs = trimmed.map(|start| start.epoch.number).collect();
     let mut reader = read_log_on(disk, dir()).map_err(refused)?;
     for record in reader.by_ref() {
-        found.take(&record.map_err(refused)?);
+        let record = record.map_err(refused)?;
+        if record.header.kind == RecordKind::Barrier {
+            found.epochs.push(record.segment.epoch.number);
+        }
+        found.take(&record.header, &record.payload);
     }
     let verdict = reader.verdict().ok_or("it came to no verdict")?;
-    if verdict.is_corrupt() {
-        return Err(format!("{} at {}", verdict.what, verdict.stopped));
-    }
-    Ok(found)
+    let corruption = (verdict.stopped.get(), verdict.what.clone());
+    Ok((found, verdict.is_corrupt().then_some(corruption)))
 }
 
 impl Found {
-    /// One more record, of a reader that knows of nothing else.
-    fn take(&mut self, record: &ReadRecord) {
-        let header = &record.header;
-        if header.kind == RecordKind::Barrier {
-            self.epochs.push(record.segment.epoch.number);
+    /// Nothing but what a control file says.
+    fn of(control: &Control) -> Self {
+        let slot = control.slots().iter().find(|slot| slot.name == SLOT);
+        Self {
+            base: control.oldest.base.get(),
+            fence: control.fence.number,
+            slot: slot.map(|it| Slot { position: it.position.get(), lagged: it.lagged }),
+            ..Self::default()
         }
+    }
+
+    /// One more record.
+    fn take(&mut self, header: &RecordHeader, payload: &[u8]) {
         if header.kind != RecordKind::Seal {
             self.records.push(Read {
                 kind: header.kind as u8,
                 tag: header.tag,
-                payload: record.payload.to_vec(),
+                payload: payload.to_vec(),
                 lsn: header.lsn.get(),
                 end: header.end().get(),
             });
         }
     }
+}
+
+/// The whole segment that begins at `base`, as a peer would ship it.
+pub(crate) fn segment_of(wal: &Arc<Wal>, base: u64) -> Result<Vec<Chunk>, WalError> {
+    let mut cursor = wal.cursor(SegmentSize::first_record(Lsn::new(base)), Level::Flushed)?;
+    let mut chunks = Vec::new();
+    while let Some(mut chunk) = cursor.next_chunk(1 << 20)? {
+        if chunk.segment.base.get() != base {
+            break;
+        }
+        // A peer's are not the bytes that this log has mapped.
+        chunk.bytes = chunk.bytes.to_vec().into();
+        chunks.push(chunk);
+    }
+    Ok(chunks)
+}
+
+/// Where the file of the segment lies that begins at `base`, in the log's folder.
+pub(crate) fn segment_path(dir: &Path, base: u64) -> PathBuf {
+    dir.join(format!("{base:020}.wal"))
 }
 
 /// A payload that no other number has, of `len` bytes.

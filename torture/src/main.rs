@@ -6,6 +6,7 @@ mod arguments;
 mod bit_flips;
 mod crash_states;
 mod events;
+mod kept;
 mod life;
 mod log;
 mod oracle;
@@ -68,7 +69,7 @@ fn crash_states(mut arguments: Arguments) -> Result<bool, String> {
     let budget = match states {
         Some(states) => Budget::States(states),
         None if full => Budget::Full,
-        None => Budget::SHORT,
+        None => Budget::Short,
     };
     match only {
         Some(case) => crash_states::run_one(&case, &tally),
@@ -160,7 +161,7 @@ fn catch(mut arguments: Arguments) -> Result<bool, String> {
     let (damages, crashes) = (Tally::new("bit-flips", true), Tally::new("crash-states", true));
     bit_flips::run(Extent::Glance, None, &damages);
     if !damages.has_failed() {
-        crash_states::run(&Budget::SHORT, &crashes);
+        crash_states::run(&Budget::Short, &crashes);
     }
     let is_caught = damages.has_failed() || crashes.has_failed();
     println!("{name}: {}", if is_caught { "caught" } else { "NOT caught" });

@@ -6,9 +6,12 @@
 //! - nothing that was told to be durable is missing;
 //! - nothing is there that was not appended, and nothing torn or out of order: what is read is a
 //!   beginning of what was written, byte for byte;
-//! - while a cut is under way both ends are right: the log as it was, or the log as it will be.
+//! - while a cut is under way both ends are right: the log as it was, or the log as it will be;
+//! - below where it begins nothing is demanded, and where it may begin is what [`Kept`] knows.
 
 use std::sync::Arc;
+
+use crate::kept::{Kept, Slot};
 
 /// A record as its writer knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,11 +41,14 @@ pub(crate) struct Read {
 /// What a whole log looks like to a reader.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Found {
+    /// Where the log begins: the first segment that is kept.
+    pub(crate) base: u64,
     pub(crate) records: Vec<Read>,
     /// The numbers of its epochs, the oldest first.
     pub(crate) epochs: Vec<u64>,
     /// The epoch it has promised to obey.
     pub(crate) fence: u64,
+    pub(crate) slot: Option<Slot>,
 }
 
 /// One thing a log may be, and how much of it must be there.
@@ -53,8 +59,18 @@ struct Story {
 }
 
 impl Story {
-    fn judge(&self, found: &[Read]) -> Result<(), String> {
-        for (at, read) in found.iter().enumerate() {
+    /// How many records lie before a log that begins at `base`.
+    fn before(&self, base: u64) -> usize {
+        self.records.iter().take_while(|record| record.lsn < base).count()
+    }
+
+    /// How many records a log reaches over, those before its beginning too.
+    fn reach(&self, found: &Found) -> usize {
+        self.before(found.base) + found.records.len()
+    }
+
+    fn judge(&self, found: &Found) -> Result<(), String> {
+        for (at, read) in (self.before(found.base)..).zip(&found.records) {
             let Some(written) = self.records.get(at) else {
                 return Err(format!(
                     "record {at}, at {}, was read and never written: {} were",
@@ -77,10 +93,10 @@ impl Story {
                 ));
             }
         }
-        if found.len() < self.durable {
+        if self.reach(found) < self.durable {
             return Err(format!(
                 "{} records are there, {} were durable of {} written",
-                found.len(),
+                self.reach(found),
                 self.durable,
                 self.records.len()
             ));
@@ -104,6 +120,8 @@ pub(crate) struct Oracle {
     /// The fence that was told to be durable, and the highest that was asked for.
     fence: u64,
     fence_asked: u64,
+    /// Where it begins, and its slot.
+    pub(crate) kept: Kept,
 }
 
 impl Oracle {
@@ -139,6 +157,7 @@ impl Oracle {
     /// A cut behind the first `kept` records begins: it may happen from now on.
     pub(crate) fn cut_begins(&mut self, kept: usize) {
         let records = self.story.records[..kept].to_vec();
+        self.kept.cut_begins(records.last().map_or(0, |last| last.end));
         self.other = Some(Story { records, durable: kept });
     }
 
@@ -146,6 +165,7 @@ impl Oracle {
     pub(crate) fn cut_is_done(&mut self) {
         if let Some(cut) = self.other.take() {
             self.story = cut;
+            self.kept.cut_is_done(self.durable_end());
         }
     }
 
@@ -167,7 +187,8 @@ impl Oracle {
     pub(crate) fn since(&self, before: &Self) -> Self {
         let mut story = self.story.clone();
         story.durable = before.story.durable.min(story.records.len());
-        let mut since = Self { story, fence: before.fence, ..self.clone() };
+        let kept = self.kept.since(&before.kept);
+        let mut since = Self { story, fence: before.fence, kept, ..self.clone() };
         if since.other.is_none() && self.story.records.len() < before.story.records.len() {
             // A cut was done in between.
             since.other = Some(before.story.clone());
@@ -178,30 +199,36 @@ impl Oracle {
 
     /// Judges what was read back.
     pub(crate) fn judge(&self, found: &Found) -> Result<(), String> {
-        let judged = self.story.judge(&found.records);
-        let other = self.other.as_ref().map(|other| other.judge(&found.records));
+        let judged = self.story.judge(found);
+        let other = self.other.as_ref().map(|other| other.judge(found));
         if let (Err(error), None | Some(Err(_))) = (judged, other) {
             return Err(error);
         }
         let stories = [Some(&self.story), self.other.as_ref()];
         let longest = stories.into_iter().flatten().max_by_key(|story| story.records.len());
         let written = longest.map(|story| &story.records[..]).unwrap_or_default();
-        let epochs = written.iter().take(found.records.len()).filter_map(|record| record.epoch);
+        let reach = self.story.reach(found);
+        let epochs = written.iter().take(reach).filter_map(|record| record.epoch);
         if !epochs.eq(found.epochs.iter().copied()) {
-            let count = found.records.len();
-            return Err(format!("its epochs are {:?} after {count} records", found.epochs));
+            return Err(format!("its epochs are {:?} after {reach} records", found.epochs));
         }
         if !(self.fence..=self.fence_asked).contains(&found.fence) {
             let (durable, asked) = (self.fence, self.fence_asked);
             return Err(format!("its fence is {}, not in {durable}..={asked}", found.fence));
         }
-        Ok(())
+        let end = reach.checked_sub(1).and_then(|last| written.get(last));
+        self.kept.judge(found.base, found.slot, end.map_or(0, |last| last.end))
+    }
+
+    /// How many records lie before a log that begins at `base`.
+    pub(crate) fn before(&self, base: u64) -> usize {
+        self.story.before(base)
     }
 
     /// As [`Oracle::judge`] for a log that has lost nothing: everything written is there.
     pub(crate) fn judge_whole(&self, found: &Found) -> Result<(), String> {
         self.judge(found)?;
-        let (read, written) = (found.records.len(), self.story.records.len());
+        let (read, written) = (self.story.reach(found), self.story.records.len());
         if read < written {
             return Err(format!("{read} of {written} records are there, and no power was cut"));
         }
@@ -211,14 +238,15 @@ impl Oracle {
     /// What was found, and judged right, is what the log is from now on; all of it is durable.
     pub(crate) fn settle(&mut self, found: &Found) {
         if let Some(other) = self.other.take() {
-            if found.records.len() > self.story.records.len()
-                || self.story.judge(&found.records).is_err()
+            if self.story.reach(found) > self.story.records.len()
+                || self.story.judge(found).is_err()
             {
                 self.story = other;
             }
         }
-        self.story.records.truncate(found.records.len());
+        self.story.records.truncate(self.story.reach(found));
         self.all_durable();
+        self.kept.settle(found.base, found.slot);
         self.fence = found.fence;
         self.fence_asked = found.fence;
     }

@@ -1,6 +1,8 @@
 //! What is done to a log, one letter an operation, and every moment at which the power may fail
 //! in the last of them.
 
+mod upkeep;
+
 use std::sync::Arc;
 
 use towline_protocol::lsn::Lsn;
@@ -9,6 +11,7 @@ use towline_wal::{Level, Wal, WalError, cut, found_on};
 
 use crate::log::{append, begin, dir, epoch, founding, open, options, payload, read_back};
 use crate::oracle::{Oracle, Written};
+pub(super) use upkeep::Mending;
 
 /// The operations.
 ///
@@ -25,7 +28,13 @@ use crate::oracle::{Oracle, Written};
 /// | k | dies, opens |
 /// | y | a flush fails; dies, opens |
 /// | z, v | an epoch is begun and the first, the fourth sync of that fails; dies, opens |
-pub(super) const OPERATIONS: &str = "amlsfeucdxkyzv";
+/// | t | flushes, and trims what lies before the newest segment |
+/// | o | makes a slot where the log begins; drops it if there is one |
+/// | j | moves the slot on to the end of the log |
+/// | p | shuts down, a record of the newest segment rots, is repaired; opens |
+/// | r | a record of the oldest segment rots and is repaired while the log is open |
+/// | b | scrubs |
+pub(super) const OPERATIONS: &str = "amlsfeucdxkyzvtojprb";
 
 /// What a workload begins with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,16 +45,19 @@ pub(super) enum Start {
     Full,
     /// As `Fresh`, and what is appended comes from another node.
     Replica,
+    /// A segment and some of the next, flushed, and a slot that holds them.
+    Held,
 }
 
 impl Start {
-    pub(super) const ALL: [Self; 3] = [Self::Fresh, Self::Full, Self::Replica];
+    pub(super) const ALL: [Self; 4] = [Self::Fresh, Self::Full, Self::Replica, Self::Held];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Fresh => "fresh",
             Self::Full => "full",
             Self::Replica => "replica",
+            Self::Held => "held",
         }
     }
 }
@@ -64,11 +76,14 @@ pub(super) struct Moment {
     pub(super) oracle: Oracle,
     /// Whether the founding was told to be done.
     pub(super) founded: bool,
+    /// The repair that is under way.
+    pub(super) mending: Option<Arc<Mending>>,
 }
 
 impl Moment {
     fn is_same(&self, other: &Self) -> bool {
         self.founded == other.founded
+            && self.mending.is_some() == other.mending.is_some()
             && self.oracle == other.oracle
             && self.outage.is_same(&other.outage)
     }
@@ -86,6 +101,8 @@ pub(super) struct Run {
     /// Counts what was written, so that no two payloads are alike.
     number: u64,
     epoch: u64,
+    /// The repair that is under way.
+    mending: Option<Arc<Mending>>,
     recorded: Option<Vec<Moment>>,
 }
 
@@ -113,6 +130,7 @@ impl Run {
             oracle,
             number: 0,
             epoch: 0,
+            mending: None,
             recorded: None,
         };
         if records {
@@ -127,6 +145,9 @@ impl Run {
         if start == Start::Full {
             run.fill()?;
             run.operate('x')?;
+        }
+        if start == Start::Held {
+            "sof".chars().try_for_each(|letter| run.operate(letter))?;
         }
         Ok(run)
     }
@@ -169,12 +190,15 @@ impl Run {
     }
 
     fn take_moments(&mut self, before: &Oracle, founded: bool) {
+        let mending = self.mending.take();
         let Some(recorded) = &mut self.recorded else { return };
         let since = self.oracle.since(before);
-        let during = self.disk.take_outages().into_iter();
-        let during = during.map(|outage| Moment { outage, oracle: since.clone(), founded });
+        let during = self.disk.take_outages().into_iter().map(|outage| {
+            let mending = mending.clone();
+            Moment { outage, oracle: since.clone(), founded, mending }
+        });
         let (outage, oracle) = (self.disk.outage(), self.oracle.clone());
-        for moment in during.chain([Moment { outage, oracle, founded: true }]) {
+        for moment in during.chain([Moment { outage, oracle, founded: true, mending: None }]) {
             if !recorded.last().is_some_and(|last| last.is_same(&moment)) {
                 recorded.push(moment);
             }
@@ -301,7 +325,8 @@ impl Run {
             'u' => self.act(Self::fence),
             'c' => {
                 self.act(Self::shutdown)?;
-                let kept = self.oracle.records().len().div_ceil(2);
+                let trimmed = self.oracle.before(self.oracle.kept.base());
+                let kept = self.oracle.records().len().div_ceil(2).max(trimmed + 1);
                 self.act(|run| run.cut(kept))?;
                 self.open_whole()
             }
@@ -323,6 +348,12 @@ impl Run {
             'z' => self.fail(0, Self::begin),
             // The header of a ready segment that the epoch takes.
             'v' => self.fail(3, Self::begin),
+            't' => self.trim(),
+            'o' => self.make_or_drop_slot(),
+            'j' => self.move_slot(),
+            'p' => self.mend_closed(),
+            'r' => self.mend_open(),
+            'b' => self.scrub(),
             other => Err(format!("{other} is no operation: {OPERATIONS}")),
         }
     }

@@ -21,7 +21,7 @@ fn read(numbers: impl IntoIterator<Item = u8>) -> Found {
     };
     let records: Vec<_> = numbers.into_iter().map(read).collect();
     let epochs = records.first().map(|_| 1).into_iter().collect();
-    Found { records, epochs, fence: 0 }
+    Found { records, epochs, ..Found::default() }
 }
 
 #[test]
@@ -79,4 +79,26 @@ fn what_was_found_is_what_the_log_is() {
     oracle.settle(&read(0..3));
     assert_eq!((oracle.records().len(), oracle.durable(), oracle.durable_end()), (3, 3, 192));
     assert!(oracle.judge(&read(0..2)).is_err());
+}
+
+#[test]
+fn what_lies_before_the_beginning_is_not_asked_for_and_what_lies_behind_it_is() {
+    let mut oracle = Oracle::default();
+    for number in 0..4_u64 {
+        let (lsn, end) = (number << 15, (number << 15) + 64);
+        oracle.appended(Written { lsn, end, ..written(0, (number == 0).then_some(1)) });
+    }
+    oracle.all_durable();
+    oracle.kept.trim_begins(3 << 15);
+    oracle.kept.trim_is_done();
+    let mut found = read([0, 0]);
+    found.base = 2 << 15;
+    for (read, number) in found.records.iter_mut().zip(2_u64..) {
+        (read.lsn, read.end) = (number << 15, (number << 15) + 64);
+    }
+    assert_eq!(oracle.judge_whole(&found), Ok(()));
+    found.records.pop();
+    assert!(oracle.judge(&found).unwrap_err().contains("durable"));
+    found.records.insert(0, read([0]).records.remove(0));
+    assert!(oracle.judge(&found).is_err(), "it begins before it begins");
 }

@@ -33,7 +33,7 @@ impl Extent {
         match self {
             Self::Full => (1, 1, 1_000_000),
             Self::Short => (9, 13, 70_000),
-            Self::Glance => (41, 83, 5_000),
+            Self::Glance => (61, 331, 2_500),
         }
     }
 }

@@ -62,8 +62,8 @@ pub struct Log {
     pub(crate) salvage_dir: Option<PathBuf>,
     pub(crate) size: SegmentSize,
     pub(crate) control: Mutex<Control>,
-    /// How the control file lies on the disk; locked after `control`.
-    pub(crate) copies: Mutex<Copies>,
+    /// How the control file lies on the disk, until the log is closed; locked after `control`.
+    pub(crate) copies: Mutex<Option<Copies>>,
     pub(crate) tail: Mutex<Tail>,
     /// Woken when a segment is ready, and when nobody is at a boundary any more.
     pub(crate) moved: Condvar,
@@ -151,7 +151,7 @@ impl Log {
             salvage_dir: options.salvage_dir,
             size,
             control: Mutex::new(recovered.control),
-            copies: Mutex::new(recovered.copies),
+            copies: Mutex::new(Some(recovered.copies)),
             tail: Mutex::new(tail),
             moved: Condvar::new(),
             reservations: Arc::new(reservations),

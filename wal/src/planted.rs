@@ -33,11 +33,18 @@ pub enum Bug {
     ReadyHeaderNotRewritten,
     TailNotRewritten,
     DamageTakenForSeal,
+    TrimRemovesFirst,
+    TrimIgnoresSlots,
+    SlotNotWritten,
+    SlotDropNotWritten,
+    RepairNotSynced,
+    RepairNameNotSynced,
+    RepairKeepsNothing,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 30] = [
         Self::SyncLeftOut,
         Self::PromiseTooHigh,
         Self::SeedWithoutNonce,
@@ -61,6 +68,13 @@ impl Bug {
         Self::ReadyHeaderNotRewritten,
         Self::TailNotRewritten,
         Self::DamageTakenForSeal,
+        Self::TrimRemovesFirst,
+        Self::TrimIgnoresSlots,
+        Self::SlotNotWritten,
+        Self::SlotDropNotWritten,
+        Self::RepairNotSynced,
+        Self::RepairNameNotSynced,
+        Self::RepairKeepsNothing,
     ];
 }
 

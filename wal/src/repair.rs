@@ -24,6 +24,7 @@ use crate::error::{AtPath, WalError};
 use crate::header::SegmentHeader;
 use crate::log::Log;
 use crate::newest::{Before, named_bases};
+use crate::planted::{Bug, planted};
 use crate::receive::take_record;
 use crate::recovery::take_lock;
 use crate::report::{Evidence, Witness};
@@ -408,6 +409,9 @@ impl Place<'_> {
         {
             return Ok(None);
         }
+        if planted(Bug::RepairKeepsNothing) {
+            return Ok(None);
+        }
         self.disk.create_dir_all(&bundle).at("creating", &bundle)?;
         crash::point()?;
         let kept = bundle.join(name);
@@ -425,11 +429,16 @@ impl Place<'_> {
         create(self.disk, &fresh, &rebuilt.header)?;
         let out = self.disk.open(&fresh, Access::ReadWrite).at("opening", &fresh)?;
         out.write_at(&rebuilt.records, SegmentSize::HEADER_LEN).at("writing", &fresh)?;
-        out.sync().at("syncing", &fresh)?;
+        if !planted(Bug::RepairNotSynced) {
+            out.sync().at("syncing", &fresh)?;
+        }
         crash::point()?;
         let path = self.dir.join(file_name(self.base));
         self.disk.rename(&fresh, &path).at("renaming over", &path)?;
         crash::point()?;
+        if planted(Bug::RepairNameNotSynced) {
+            return Ok(());
+        }
         self.disk.sync_dir(self.dir).at("syncing", self.dir)
     }
 }

@@ -11,6 +11,7 @@ use towline_protocol::wire::{Reader, WireError, Writer};
 
 use crate::error::WalError;
 use crate::log::Log;
+use crate::planted::{Bug, planted};
 
 /// A log has no more slots than these.
 pub const SLOTS_MAX: usize = 64;
@@ -117,7 +118,8 @@ impl Log {
             }
             let before = slot.position;
             slot.position = before.max(position);
-            if self.size.base_of(before) == self.size.base_of(slot.position) {
+            let is_inside = self.size.base_of(before) == self.size.base_of(slot.position);
+            if is_inside || planted(Bug::SlotNotWritten) {
                 return Ok(());
             }
         }
@@ -131,6 +133,11 @@ impl Log {
     pub fn drop_slot(&self, name: &str) -> Result<(), WalError> {
         if !self.slots().iter().any(|slot| slot.name == name) {
             return Err(no_slot(name));
+        }
+        if planted(Bug::SlotDropNotWritten) {
+            let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+            control.slots.retain(|slot| slot.name != name);
+            return Ok(());
         }
         self.update_control(|control| control.slots.retain(|slot| slot.name != name))
     }

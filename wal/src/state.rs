@@ -31,16 +31,21 @@ impl Log {
     /// Changes the control file. Both copies are durable on return.
     ///
     /// # Errors
-    /// What the operating system says; the change does not count then.
+    /// What the operating system says, or [`WalError::Closed`]; the change does not count then.
     pub fn update_control(&self, change: impl FnOnce(&mut Control)) -> Result<(), WalError> {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = control.clone();
         change(&mut changed);
         assert!(changed.fence >= control.fence, "a fence never falls");
         let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
-        copies.write(&*self.disk, &mut changed)?;
+        copies.as_mut().ok_or(WalError::Closed)?.write(&*self.disk, &mut changed)?;
         *control = changed;
         Ok(())
+    }
+
+    /// Lets nobody change the control file through this log any more: it may soon be another's.
+    pub(crate) fn close_control(&self) {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Makes this disk another one to the cluster: what it promised before is void, and it counts

@@ -20,6 +20,8 @@ use crate::crash;
 use crate::disk::Disk;
 use crate::error::{AtPath, WalError};
 use crate::log::Log;
+use crate::planted::{Bug, planted};
+use crate::slots::Slot;
 
 /// Where a log begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,7 +93,8 @@ impl Log {
         let mut base = self.size.base_of(to.min(last)).min(tail);
         let mut held_by = None;
         let slots = self.slots();
-        for slot in slots.iter().filter(|slot| slot.holds(self, flushed)) {
+        let holds = |slot: &&Slot| slot.holds(self, flushed) && !planted(Bug::TrimIgnoresSlots);
+        for slot in slots.iter().filter(holds) {
             let needs = self.size.base_of(slot.position);
             if needs < base {
                 base = needs;
@@ -104,6 +107,9 @@ impl Log {
         let (end, digest) = self.before_base(base)?;
         let oldest = Oldest { base, end, digest };
         let terms = self.terms_below(base)?;
+        if planted(Bug::TrimRemovesFirst) {
+            remove(&*self.disk, &self.dir, &below(&*self.disk, &self.dir, base)?)?;
+        }
         let mut lagged = Vec::new();
         self.update_control(|control| {
             control.oldest = oldest;

@@ -132,6 +132,7 @@ impl Wal {
             Ok(flushed) => self.note_durable(*flushed),
             Err(_) => Ok(()),
         };
+        self.log.close_control();
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         flushed.and(noted)
     }

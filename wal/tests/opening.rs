@@ -272,3 +272,19 @@ fn a_torn_tail_is_cut_off_also_where_the_blank_segment_has_a_damaged_header() {
     wal.flush().unwrap();
     assert_eq!(contents(&wal), payloads(0..600));
 }
+
+/// A step that comes too late, from before the log was closed, would undo a promise that was made
+/// since.
+#[test]
+fn a_closed_log_no_longer_writes_the_control_file() {
+    let disk = founded_disk(1);
+    let old = opened_on(&disk);
+    begin(&old, 1);
+    old.shutdown().unwrap();
+    let new = opened_on(&disk);
+    new.update_control(|control| control.fence.number = 9).unwrap();
+    let late = old.update_control(|control| control.fence.number = control.fence.number.max(2));
+    assert!(matches!(late, Err(WalError::Closed)), "{late:?}");
+    drop(new);
+    assert_eq!(opened_on(&disk).control().fence.number, 9);
+}

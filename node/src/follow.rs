@@ -223,7 +223,7 @@ async fn same_log(
     at: Lsn,
     theirs: Digest,
 ) -> Result<bool, PeerError> {
-    let ours = digest_at(shared, at).await?;
+    let ours = digest_at(shared, &shared.wal(), at).await?;
     if ours != theirs {
         let reason = format!(
             "the log of {node} and this one have the same epochs up to {at}, but not the same \

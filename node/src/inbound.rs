@@ -10,6 +10,7 @@ use towline_protocol::id::{Incarnation, NodeId};
 use towline_protocol::lsn::Lsn;
 use towline_protocol::record::Digest;
 use towline_transport::{ConnectError, Connection, FrameReceiver, FrameSender, Priority};
+use towline_wal::Wal;
 
 use crate::refusals::{PeerError, RefusalKind};
 use crate::shared::{Session, Shared};
@@ -79,7 +80,7 @@ async fn serve_peer(
     if hello.node != peer {
         return Err(PeerError::NotItself(hello.node));
     }
-    let (epoch, answer) = answer(shared, &hello).await?;
+    let (epoch, answer, wal) = answer(shared, &hello).await?;
     let body = Body::Welcome(answer.clone());
     let welcome = Frame { log: shared.identity.log, epoch, number: 0, body };
     sender.send(&[welcome.encode()]).await?;
@@ -88,7 +89,8 @@ async fn serve_peer(
             answer_questions(shared, (peer, hello.incarnation), sender, receiver).await
         }
         Welcome::Stream { from, until, .. } => {
-            stream(shared, connection, peer, epoch, (from, until), (sender, receiver)).await
+            let session = (connection, peer, epoch);
+            stream(shared, &wal, session, (from, until), (sender, receiver)).await
         }
         Welcome::Refuse(refusal, reason) => {
             until_read(&mut receiver).await;
@@ -139,30 +141,38 @@ impl Drop for Place<'_> {
     }
 }
 
-/// The rules' answer to a hello, with this log's digest at the position it names.
-async fn answer(shared: &Arc<Shared>, hello: &Hello) -> Result<(Epoch, Welcome), PeerError> {
-    let (epoch, mut answer) = shared.tell(|machine, now_ms| {
+/// The rules' answer to a hello, with the digest at the position it names, and the log it speaks
+/// of: one that a cut has replaced meanwhile has other digests.
+async fn answer(
+    shared: &Arc<Shared>,
+    hello: &Hello,
+) -> Result<(Epoch, Welcome, Arc<Wal>), PeerError> {
+    let (epoch, mut answer, wal) = shared.tell(|machine, now_ms| {
         let answer = machine.handle_hello(hello, now_ms);
-        (machine.fence(), answer)
+        (machine.fence(), answer, shared.wal())
     });
     if let Purpose::Fetch(_) = hello.purpose {
         tracing::info!(node = %shared.identity.node, peer = %hello.node, %epoch, "lends its log");
     }
     match &mut answer {
         Welcome::Stream { from: at, digest, .. } | Welcome::Truncate { to: at, digest } => {
-            *digest = digest_at(shared, *at).await?;
+            *digest = digest_at(shared, &wal, *at).await?;
         }
         _ => {}
     }
-    Ok((epoch, answer))
+    Ok((epoch, answer, wal))
 }
 
-/// The log's digest at `at`; may read up to a segment.
-pub(crate) async fn digest_at(shared: &Arc<Shared>, at: Lsn) -> Result<Digest, PeerError> {
+/// The digest of `wal` at `at`; may read up to a segment.
+pub(crate) async fn digest_at(
+    shared: &Shared,
+    wal: &Arc<Wal>,
+    at: Lsn,
+) -> Result<Digest, PeerError> {
     if at == Lsn::ZERO {
         return Ok(Digest::EMPTY);
     }
-    let wal = shared.wal();
+    let wal = Arc::clone(wal);
     Ok(shared.platform.blocking(move || wal.digest_at(at)).await??)
 }
 
@@ -240,19 +250,17 @@ async fn obey(
 /// Serves one replica, or lends the log to a candidate, until the stream breaks.
 async fn stream(
     shared: &Arc<Shared>,
-    connection: &Connection,
-    peer: NodeId,
-    epoch: Epoch,
+    wal: &Arc<Wal>,
+    (connection, peer, epoch): (&Connection, NodeId, Epoch),
     (from, until): (Lsn, Option<Lsn>),
     (mut sender, mut receiver): (FrameSender, FrameReceiver),
 ) -> Result<(), PeerError> {
-    let wal = shared.wal();
     let (shipped, seen) = watch::channel(from);
     let mut tail = connection.open_uni(Priority::Tail).await?;
     let range = (from, until);
     let from_peer = (peer, shared.identity.log);
     if until.is_some() {
-        let shipped = towline_shipper::ship_tail(&wal, peer, epoch, range, &mut tail, &shipped);
+        let shipped = towline_shipper::ship_tail(wal, peer, epoch, range, &mut tail, &shipped);
         shipped.await?;
         connection.closed().await;
         return Ok(());
@@ -267,7 +275,7 @@ async fn stream(
         took
     };
     let ended = tokio::select! {
-        ended = towline_shipper::ship_tail(&wal, peer, epoch, range, &mut tail, &shipped) => ended,
+        ended = towline_shipper::ship_tail(wal, peer, epoch, range, &mut tail, &shipped) => ended,
         ended = towline_shipper::send_news(peer, epoch, shared.news.subscribe(), &mut sender) => {
             ended
         }

@@ -28,12 +28,12 @@ pub(crate) enum Extent {
 }
 
 impl Extent {
-    /// One bit, and one length, in so many; and so many random damages.
-    const fn steps(self) -> (usize, usize, u64) {
+    /// One bit, one length, and one bit of a control file in so many; and so many random damages.
+    const fn steps(self) -> (usize, usize, usize, u64) {
         match self {
-            Self::Full => (1, 1, 1_000_000),
-            Self::Short => (9, 13, 70_000),
-            Self::Glance => (61, 331, 2_500),
+            Self::Full => (1, 1, 1, 1_000_000),
+            Self::Short => (9, 13, 5, 70_000),
+            Self::Glance => (61, 331, 61, 2_500),
         }
     }
 }
@@ -194,11 +194,13 @@ pub(crate) fn run(extent: Extent, random: Option<u64>, tally: &Tally) {
     );
     let Some(subjects) = subjects else { return };
     let (_, segment) = subjects.small.segment();
-    let (every_bit, every_length, at_random) = extent.steps();
+    let (every_bit, every_length, every_control, at_random) = extent.steps();
     let bits = (0..segment.len() as u64 * 8).step_by(every_bit);
     let lengths = (0..segment.len() as u64).step_by(every_length);
     let control = subjects.small.files[&dir().join("control.0")].len() as u64 * 8;
-    let copies = (0..2).flat_map(|copy| (0..control).map(move |bit| Case::Control(copy, bit)));
+    let copies = (0..2).flat_map(|copy| {
+        (0..control).step_by(every_control).map(move |bit| Case::Control(copy, bit))
+    });
     let random = random.unwrap_or(at_random);
     let kinds: [(&str, Vec<Case>); 4] = [
         ("flipped bits", bits.map(Case::Bit).collect()),

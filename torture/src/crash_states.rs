@@ -75,18 +75,7 @@ fn workloads() -> Vec<Workload> {
 
 /// Tries the states of all workloads. Every failure says how it is tried again.
 pub(crate) fn run(budget: &Budget, tally: &Tally) {
-    run_those(budget, workloads(), tally);
-}
-
-/// Tries the states of a log's start, and of single operations: the quickest look at what is wrong
-/// with every crash.
-pub(crate) fn glance(tally: &Tally) {
-    let workloads = workloads().into_iter();
-    let shortest = workloads.filter(|workload| workload.operations.len() <= 1);
-    run_those(&Budget::Short, shortest.collect(), tally);
-}
-
-fn run_those(budget: &Budget, workloads: Vec<Workload>, tally: &Tally) {
+    let workloads = workloads();
     let every = match budget {
         Budget::Full => 1,
         Budget::States(count) => STATES_ALL.div_ceil((*count).max(1)),

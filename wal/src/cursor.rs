@@ -124,7 +124,7 @@ impl Cursor {
                 Err(_) if len > 0 => break,
                 Err(source) => {
                     self.segment = None;
-                    return Err(corrupt(&segment, lsn, until, &source));
+                    return Err(segment.corrupt(lsn, until, &source));
                 }
             };
             let stored = usize::try_from(header.stored_len()).unwrap_or(usize::MAX);
@@ -135,7 +135,7 @@ impl Cursor {
                 bytes = self.read(&segment, at, stored)?;
                 if bytes.len() < stored {
                     let short = towline_protocol::record::RecordError::Short;
-                    return Err(corrupt(&segment, lsn, until, &short));
+                    return Err(segment.corrupt(lsn, until, &short));
                 }
             }
             len += stored;
@@ -197,7 +197,7 @@ impl Cursor {
     /// The first record of a chunk.
     fn verified(&self, chunk: &Chunk) -> Result<(RecordHeader, Bytes), WalError> {
         let segment = self.segment.as_ref().ok_or(WalError::NoBoundary(chunk.from))?;
-        let bad = |source| corrupt(segment, chunk.from, self.watermark(), &source);
+        let bad = |source| segment.corrupt(chunk.from, self.watermark(), &source);
         let header = RecordHeader::decode(&chunk.bytes, chunk.from, segment.seed).map_err(bad)?;
         let end = RECORD_HEADER_LEN + header.len as usize;
         let payload = chunk.bytes.slice(RECORD_HEADER_LEN..end);
@@ -273,8 +273,4 @@ impl Cursor {
 fn check_kept(log: &Log, at: Lsn) -> Result<(), WalError> {
     let oldest = log.oldest().end;
     if at < oldest { Err(WalError::Lagged { at, oldest }) } else { Ok(()) }
-}
-
-fn corrupt(segment: &Segment, at: Lsn, evidence: Lsn, what: &dyn std::fmt::Display) -> WalError {
-    WalError::Corrupt { path: segment.path.clone(), at, evidence, what: what.to_string() }
 }

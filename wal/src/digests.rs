@@ -17,8 +17,8 @@ impl Log {
     /// segment, and the end of the one before.
     ///
     /// # Errors
-    /// [`WalError::NoBoundary`] if it is not, [`WalError::Lagged`] if it is trimmed, or what
-    /// reading says.
+    /// [`WalError::NoBoundary`] if it is not, [`WalError::Lagged`] if it is trimmed,
+    /// [`WalError::Corrupt`] or [`WalError::Record`] if what tells it is damaged.
     pub fn digest_at(&self, lsn: Lsn) -> Result<Digest, WalError> {
         if lsn == Lsn::ZERO {
             return Ok(Digest::EMPTY);
@@ -68,6 +68,9 @@ impl Log {
 
     /// The end and the digest of everything before the segment at `base`: told by its own
     /// BARRIER, by the SEAL before it, or by the trim that made it the oldest.
+    ///
+    /// # Errors
+    /// [`WalError::Corrupt`] if that SEAL is damaged.
     pub(crate) fn before_base(&self, base: Lsn) -> Result<(Lsn, Digest), WalError> {
         let first = SegmentSize::first_record(base);
         if let Some(start) = self.history().starts().iter().find(|start| start.first == first) {
@@ -83,7 +86,9 @@ impl Log {
             let len = usize::try_from(to - from).unwrap_or(usize::MAX);
             segment.read(before.advance(from), len)
         })?;
-        seal.map(|seal| (seal.end, seal.digest)).ok_or(WalError::NoBoundary(base))
+        // The log went on behind it, so the SEAL was there.
+        let gone = || segment.corrupt(before, base, &"its SEAL can not be read");
+        seal.map(|seal| (seal.end, seal.digest)).ok_or_else(gone)
     }
 }
 

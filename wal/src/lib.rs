@@ -103,7 +103,8 @@ mod watch_appended;
 #[cfg(test)]
 extern crate self as towline_wal;
 #[cfg(test)]
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/suite/support.rs"]
+#[allow(dead_code, reason = "most of it is for the tests from outside")]
 mod support;
 
 pub use check::{DAMAGE_MAX, Damage, SegmentCheck};

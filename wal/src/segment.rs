@@ -1,5 +1,6 @@
 //! A segment: one file of the log, and how it is made ready.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -191,6 +192,11 @@ impl Segment {
             mapping.make_writable();
         }
     }
+
+    /// That something of this segment, at `at`, is damaged although it is below `evidence`.
+    pub(crate) fn corrupt(&self, at: Lsn, evidence: Lsn, what: &dyn Display) -> WalError {
+        WalError::Corrupt { path: self.path.clone(), at, evidence, what: what.to_string() }
+    }
 }
 
 fn map_whole(file: &dyn DiskFile, path: &Path, size: u64) -> Result<Arc<Mapping>, WalError> {
@@ -214,7 +220,7 @@ pub(crate) fn read_header(file: &dyn DiskFile, path: &Path) -> Result<SegmentHea
 }
 
 /// A file gets its name only once its header is on the disk, so the header was durable.
-fn damaged_header(path: &Path, error: &dyn std::fmt::Display) -> WalError {
+fn damaged_header(path: &Path, error: &dyn Display) -> WalError {
     let at = named_base(path).unwrap_or_default();
     let what = format!("its header: {error}");
     let evidence = at.checked_add(SegmentSize::HEADER_LEN).unwrap_or(at);

@@ -141,12 +141,8 @@ impl Log {
         let place = self.size.base_of(newest.first);
         let segment = self.segments.get(place)?.ok_or(WalError::NoBoundary(newest.first))?;
         let record = segment.record(newest.first)?;
-        let barrier = Barrier::decode(&record.payload).map_err(|error| WalError::Corrupt {
-            path: segment.path.clone(),
-            at: newest.first,
-            evidence: self.flushed(),
-            what: error.to_string(),
-        })?;
+        let barrier = Barrier::decode(&record.payload)
+            .map_err(|error| segment.corrupt(newest.first, self.flushed(), &error))?;
         Ok(Some(barrier.terms))
     }
 }

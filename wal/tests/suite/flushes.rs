@@ -1,7 +1,4 @@
 //! Who waits for a flush, and who gives it: threads, tasks, and the log's own thread.
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
 
 use std::path::Path;
 use std::pin::pin;
@@ -9,11 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use support::*;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::RecordKind;
 use towline_wal::simulated::SimDisk;
 use towline_wal::{Options, SyncMode, Wal, WalError, found_on};
+
+use crate::support::*;
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap()

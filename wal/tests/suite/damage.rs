@@ -1,16 +1,14 @@
 //! A damaged log: a torn tail is cut and kept, a loss below a promise is refused and named, and
 //! nothing in between is ever silent.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
-
 use std::fs;
 use std::path::Path;
 
-use support::*;
 use towline_protocol::lsn::{Lsn, SegmentSize};
+use towline_protocol::record::RecordKind;
 use towline_wal::{Level, Options, Wal, WalError, cut, read_control, read_log};
+
+use crate::support::*;
 
 /// A log whose flushed part ends at the returned Lsn, with `behind` records after it that only
 /// the page cache holds, as far as the log knows.
@@ -298,4 +296,30 @@ fn damage_before_a_boundary_is_named_and_nothing_is_cut() {
     let inside = cut(&dir, Lsn::new(end.get() - 16), &Options::default());
     assert!(inside.is_err(), "{inside:?}");
     assert_eq!(files(&dir), whole);
+}
+
+/// A damaged SEAL made every place of the segment behind it no boundary: whoever named one was
+/// taken for a liar.
+#[test]
+fn a_damaged_seal_is_not_the_fault_of_who_asks_for_a_digest_behind_it() {
+    let (_folder, dir) = founded("a");
+    let wal = opened(&dir);
+    begin(&wal, 1);
+    let ends = (0..40).map(|_| {
+        append(&wal, &[7; 9_000]);
+        // So that the newest segments say that the oldest are durable, and opening leaves them.
+        wal.flush().unwrap()
+    });
+    let ends: Vec<_> = ends.collect();
+    let asked = ends.into_iter().find(|end| SegmentSize::MIN.base_of(*end).get() == 65_536);
+    drop(wal);
+    let mut all = read_log(&dir).unwrap().map(Result::unwrap);
+    let seal = all.find(|record| record.header.kind == RecordKind::Seal).unwrap();
+    flip(&segment(&dir, 0), seal.header.lsn.get() + 3, 1);
+    let wal = opened(&dir);
+    let refused = wal.digest_at(asked.unwrap());
+    assert!(
+        matches!(&refused, Err(WalError::Corrupt { path, .. }) if *path == segment(&dir, 0)),
+        "{refused:?}"
+    );
 }

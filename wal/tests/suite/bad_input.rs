@@ -1,8 +1,5 @@
 //! What a log is given that it can not take: each a typed error that says what to do, and nothing
 //! on the disk is changed by it.
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,10 +8,11 @@ use std::process::Command;
 use std::sync::Arc;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
-use support::*;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::RecordKind;
 use towline_wal::{Level, OPEN_FILES_MAX, Options, Wal, WalError, found, read_control, read_log};
+
+use crate::support::*;
 
 const RECORDS: u64 = 900;
 
@@ -355,7 +353,7 @@ fn a_limit_on_open_files() {
     let run = |limit: usize| {
         let test = std::env::current_exe().unwrap();
         let script = format!(
-            "ulimit -n {limit}; exec {} --exact opens_a_log_with_few_files --nocapture",
+            "ulimit -n {limit}; exec {} --exact bad_input::opens_a_log_with_few_files --nocapture",
             test.display()
         );
         let mut child = Command::new("sh");

@@ -1,7 +1,4 @@
 //! The end of the log: waiting there, claiming a place, and when it is synced.
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use support::*;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::RecordKind;
 use towline_wal::simulated::SimDisk;
@@ -18,6 +14,8 @@ use towline_wal::{
     Access, Disk, DiskFile, DiskLock, FileDisk, Level, Mapping, Options, PINNED_SEGMENTS_MAX,
     SyncMode, Wal, WalError, found_on,
 };
+
+use crate::support::*;
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()

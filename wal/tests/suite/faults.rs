@@ -1,17 +1,15 @@
 //! Disks that refuse: a failed sync, and no room.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use support::{append, begin, contents, founding, payload, payloads};
 use towline_protocol::lsn::Lsn;
 use towline_protocol::record::RecordKind;
 use towline_wal::simulated::SimDisk;
 use towline_wal::{Options, Wal, WalError, cut, found_on, read_control_on};
+
+use crate::support::{append, begin, contents, founding, payload, payloads};
 
 const DIR: &str = "/node/log";
 

@@ -1,18 +1,16 @@
 //! Logs without threads on disks that fail: whatever happens, what was flushed is there.
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use support::*;
 use towline_protocol::lsn::Lsn;
 use towline_protocol::record::RecordKind;
 use towline_wal::simulated::SimDisk;
 use towline_wal::{
     Level, Options, Report, Wal, WalError, cut, found_on, read_control_on, read_log_on,
 };
+
+use crate::support::*;
 
 const DIR: &str = "/node/log";
 const SEEDS: u64 = 400;
@@ -33,6 +31,17 @@ fn options(disk: &SimDisk) -> Options {
 
 fn open_on(disk: &SimDisk) -> Result<(Arc<Wal>, Report), WalError> {
     Wal::open(dir(), options(disk))
+}
+
+/// The log of that disk, with a hundred records that are flushed.
+fn a_hundred_flushed(disk: &SimDisk) -> Arc<Wal> {
+    let wal = opened_on(disk);
+    begin(&wal, 1);
+    for number in 0..100 {
+        append(&wal, &payload(number));
+    }
+    wal.flush().unwrap();
+    wal
 }
 
 fn opened_on(disk: &SimDisk) -> Arc<Wal> {
@@ -335,12 +344,7 @@ fn a_failed_sync_poisons_and_what_the_log_then_opens_with_is_durable() {
     let mut kept = 0;
     for seed in 0..SEEDS / 4 {
         let disk = founded_disk(seed);
-        let wal = opened_on(&disk);
-        begin(&wal, 1);
-        for number in 0..100 {
-            append(&wal, &payload(number));
-        }
-        wal.flush().unwrap();
+        let wal = a_hundred_flushed(&disk);
         for number in 100..500 {
             append(&wal, &payload(number));
         }
@@ -414,12 +418,7 @@ fn rot_below_what_was_promised_is_corruption_and_never_a_shorter_log() {
     let mut corrupt = 0;
     for seed in 0..SEEDS / 2 {
         let disk = founded_disk(seed);
-        let wal = opened_on(&disk);
-        begin(&wal, 1);
-        for number in 0..100 {
-            append(&wal, &payload(number));
-        }
-        wal.flush().unwrap();
+        let wal = a_hundred_flushed(&disk);
         wal.shutdown().unwrap();
         drop(wal);
         let (path, offset) = disk.rot("00000.wal", seed).unwrap();

@@ -1,15 +1,13 @@
 //! Opening a log, and finding a place in it: what that costs, and what it says of what it found.
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use support::*;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_wal::simulated::SimDisk;
 use towline_wal::{Options, Report, Wal, WalError, Witness, cut, found_on};
+
+use crate::support::*;
 
 const DIR: &str = "/node/log";
 

@@ -1,15 +1,12 @@
 //! Records on their way to another log: the same Lsns and digests, and nothing that contradicts.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
-
 use std::sync::Arc;
 
-use support::*;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::RecordKind;
 use towline_wal::{Level, Options, Wal, WalError, cut};
+
+use crate::support::*;
 
 fn ship(from: &Arc<Wal>, to: &Wal) {
     let mut cursor = from.cursor(to.appended(), Level::Appended).unwrap();

@@ -1,15 +1,13 @@
 //! Opening cuts a torn tail, and looks at the end of the log once more.
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use support::*;
 use towline_protocol::record::RecordKind;
 use towline_wal::simulated::SimDisk;
 use towline_wal::{Access, Disk, Options, Wal, WalError, found_on};
+
+use crate::support::*;
 
 fn dir() -> &'static Path {
     Path::new("/node/log")

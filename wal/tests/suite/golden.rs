@@ -3,16 +3,14 @@
 //! `v1` has control files without slots and without a beginning; `v2` was trimmed and has a slot;
 //! the control files of `v3` have room to be written where they lie. The segments' format is
 //! version 1 in all.
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use support::*;
 use towline_protocol::record::RecordKind;
 use towline_wal::{Level, Report, Wal};
+
+use crate::support::*;
 
 const RECORDS: u64 = 400;
 const DIGEST: u64 = 0x6143_97e2_3810_8e6f;
@@ -21,7 +19,7 @@ fn golden(version: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/wal").join(version)
 }
 
-/// Writes the newest files anew: `TOWLINE_WRITE_GOLDEN=1 cargo test -p towline-wal --test golden`.
+/// Writes the newest files anew: `TOWLINE_WRITE_GOLDEN=1 cargo test -p towline-wal golden`.
 /// Nonces are random, so the bytes differ each time; what they say does not.
 #[test]
 fn write_the_golden_log() {

@@ -1,16 +1,14 @@
 //! The log's beginning: what slots keep, what a trim removes, and who is told that he fell behind.
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use support::*;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::RecordKind;
 use towline_wal::simulated::SimDisk;
 use towline_wal::{Level, Options, SLOTS_MAX, Slot, Wal, WalError, cut, found_on, read_log};
+
+use crate::support::*;
 
 const DIR: &str = "/node/log";
 const SIZE: SegmentSize = SegmentSize::MIN;

@@ -1,7 +1,4 @@
 //! Rot that a peer can make good: found while the log runs, put back only if it is right.
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
 
 use std::fs;
 use std::num::NonZeroU64;
@@ -9,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use support::*;
 use tempfile::TempDir;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_wal::simulated::SimDisk;
 use towline_wal::{
     Chunk, Damage, Level, Options, RepairReport, Wal, WalError, found_on, repair, repair_from,
 };
+
+use crate::support::*;
 
 const SIZE: u64 = SegmentSize::MIN.bytes();
 const RECORDS: u64 = 1_200;

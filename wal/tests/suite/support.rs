@@ -1,5 +1,4 @@
 //! What the log's tests share: a small log in a folder in memory, and ways to look at it.
-#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,18 +14,18 @@ use towline_protocol::terms::Terms;
 use towline_protocol::voters::{Voter, Voters};
 use towline_wal::{Appended, Founding, Level, Options, Report, Role, Wal, WalError, found};
 
-pub const LOG: LogId = LogId(7);
+pub(crate) const LOG: LogId = LogId(7);
 
-pub fn node(name: &str) -> NodeId {
+pub(crate) fn node(name: &str) -> NodeId {
     name.parse().unwrap()
 }
 
-pub fn voters() -> Voters {
+pub(crate) fn voters() -> Voters {
     let voter = Voter { node: node("a"), incarnation: Incarnation(1), zone: String::new() };
     Voters::new(vec![voter], None).unwrap()
 }
 
-pub fn founding(name: &str) -> Founding {
+pub(crate) fn founding(name: &str) -> Founding {
     Founding {
         cluster: ClusterId(1),
         cluster_name: "test".to_owned(),
@@ -40,29 +39,29 @@ pub fn founding(name: &str) -> Founding {
 }
 
 /// A folder in memory, where a sync costs nothing.
-pub fn folder() -> TempDir {
+pub(crate) fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     made.unwrap()
 }
 
 /// A founded log's folder: the folder that goes away, and the log's in it.
-pub fn founded(name: &str) -> (TempDir, PathBuf) {
+pub(crate) fn founded(name: &str) -> (TempDir, PathBuf) {
     let folder = folder();
     let dir = folder.path().join("log");
     found(&dir, &founding(name)).unwrap();
     (folder, dir)
 }
 
-pub fn open(dir: &Path) -> Result<(Arc<Wal>, Report), WalError> {
+pub(crate) fn open(dir: &Path) -> Result<(Arc<Wal>, Report), WalError> {
     Wal::open(dir, Options::default())
 }
 
-pub fn opened(dir: &Path) -> Arc<Wal> {
+pub(crate) fn opened(dir: &Path) -> Arc<Wal> {
     open(dir).unwrap().0
 }
 
-pub fn barrier(wal: &Wal, number: u64) -> Barrier {
+pub(crate) fn barrier(wal: &Wal, number: u64) -> Barrier {
     Barrier {
         epoch: Epoch { number, incarnation: Incarnation(1) },
         previous: wal.last_epoch(),
@@ -73,23 +72,23 @@ pub fn barrier(wal: &Wal, number: u64) -> Barrier {
     }
 }
 
-pub fn begin(wal: &Wal, number: u64) -> Appended {
+pub(crate) fn begin(wal: &Wal, number: u64) -> Appended {
     wal.begin_epoch(&barrier(wal, number)).unwrap()
 }
 
-pub fn append(wal: &Wal, payload: &[u8]) -> Appended {
+pub(crate) fn append(wal: &Wal, payload: &[u8]) -> Appended {
     wal.append(RecordKind::Data, 0, payload).unwrap()
 }
 
 /// A payload that says which one it is, of a length that varies.
-pub fn payload(number: u64) -> Vec<u8> {
+pub(crate) fn payload(number: u64) -> Vec<u8> {
     let mut payload = number.to_le_bytes().to_vec();
     payload.resize(8 + (number as usize * 37) % 300, number as u8);
     payload
 }
 
 /// The payloads of the log's DATA records, up to its flushed end.
-pub fn contents(wal: &Arc<Wal>) -> Vec<Vec<u8>> {
+pub(crate) fn contents(wal: &Arc<Wal>) -> Vec<Vec<u8>> {
     let mut cursor = wal.cursor(Lsn::ZERO, Level::Flushed).unwrap();
     let mut payloads = Vec::new();
     while let Some(record) = cursor.next_record().unwrap() {
@@ -100,12 +99,12 @@ pub fn contents(wal: &Arc<Wal>) -> Vec<Vec<u8>> {
     payloads
 }
 
-pub fn payloads(numbers: std::ops::Range<u64>) -> Vec<Vec<u8>> {
+pub(crate) fn payloads(numbers: std::ops::Range<u64>) -> Vec<Vec<u8>> {
     numbers.map(payload).collect()
 }
 
 /// Every file below a folder with its bytes.
-pub fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -122,7 +121,7 @@ pub fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-pub fn restore(dir: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
+pub(crate) fn restore(dir: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
     let _ = std::fs::remove_dir_all(dir);
     for (path, bytes) in files {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -130,12 +129,12 @@ pub fn restore(dir: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
     }
 }
 
-pub fn segment(dir: &Path, base: u64) -> PathBuf {
+pub(crate) fn segment(dir: &Path, base: u64) -> PathBuf {
     dir.join(format!("{base:020}.wal"))
 }
 
 /// Changes one byte of a file.
-pub fn flip(path: &Path, offset: u64, mask: u8) {
+pub(crate) fn flip(path: &Path, offset: u64, mask: u8) {
     let mut bytes = std::fs::read(path).unwrap();
     bytes[offset as usize] ^= mask;
     std::fs::write(path, bytes).unwrap();

@@ -1,15 +1,12 @@
 //! An undamaged log: what is appended is there, in order, after whatever end it came to.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
-
 use std::sync::Arc;
 
-use support::*;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::RecordKind;
 use towline_wal::{Level, Options, Wal, WalError, found, read_control};
+
+use crate::support::*;
 
 #[test]
 fn what_was_appended_is_there_after_a_clean_close() {

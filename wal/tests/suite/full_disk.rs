@@ -1,15 +1,13 @@
 //! A log on a disk that is full: what it still takes.
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use support::*;
 use towline_protocol::record::RecordKind;
 use towline_wal::simulated::SimDisk;
 use towline_wal::{Level, Options, Wal, WalError, found_on};
+
+use crate::support::*;
 
 const DIR: &str = "/node/log";
 

@@ -116,6 +116,9 @@ impl Workload {
         for (at, moment) in recorded.iter().enumerate() {
             let states = States::new(&moment.outage);
             for number in 0..states.count() {
+                if tally.is_over() {
+                    return seen;
+                }
                 seen += 1;
                 // A moment has one state without a power cut, and thousands with one.
                 let every = if states.is_kill(number) { every.min(KILLED) } else { every };

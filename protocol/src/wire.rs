@@ -79,6 +79,13 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    /// Everything that is left.
+    pub const fn rest(&mut self) -> &'a [u8] {
+        let (rest, nothing) = self.rest.split_at(self.rest.len());
+        self.rest = nothing;
+        rest
+    }
+
     fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], WireError> {
         let (taken, rest) = self.rest.split_first_chunk().ok_or(WireError::Short { field })?;
         self.rest = rest;

@@ -8,6 +8,7 @@ use towline_protocol::terms::Terms;
 use towline_protocol::voters::{Voter, Voters};
 use towline_protocol::wire::{Reader, WireError, Writer};
 
+use crate::scan::is_blank;
 use crate::slots::{SLOTS_MAX, Slot};
 use crate::trim::Oldest;
 
@@ -221,12 +222,8 @@ impl Control {
         if version > VERSION_WITHOUT_SLOTS {
             control.decode_kept(&mut reader)?;
         }
-        if version > VERSION_WITHOUT_ROOM {
-            while let Ok(byte) = reader.u8("room") {
-                if byte != 0 {
-                    return Err(WireError::invalid("room", "it is not blank"));
-                }
-            }
+        if version > VERSION_WITHOUT_ROOM && !is_blank(reader.rest()) {
+            return Err(WireError::invalid("room", "it is not blank"));
         }
         reader.finish()?;
         Ok(control)

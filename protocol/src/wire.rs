@@ -218,17 +218,26 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// What a writer has room for from its first field on, in bytes: most frames fit.
+const FIRST_LEN: usize = 256;
+
 /// Appends fields to a buffer; the mirror of [`Reader`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Writer {
     bytes: Vec<u8>,
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Writer {
     /// An empty writer.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { bytes: Vec::with_capacity(FIRST_LEN) }
     }
 
     /// What was written.

@@ -3,19 +3,20 @@
 //! All steps that compile share one profile, `ci` (see the root Cargo.toml): clippy and doc share
 //! their checked dependencies, tests and demo their built ones.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::arguments::Arguments;
-use crate::process::{cargo, check_interrupted, run as run_command};
+use crate::process::{CI_PROFILE, build, cargo, check_interrupted, run as run_command};
 use crate::{
     client_test, demo_loop, fuzz, instructions, loom, model, planted, scenarios, strace_test, tidy,
     tools, torture,
 };
 
 /// The profile everything is built in.
-const PROFILE: &str = "ci";
+const PROFILE: &str = CI_PROFILE;
 /// How long the fuzzer runs, all targets together, in seconds.
 const FUZZ_SECONDS: usize = 35;
 /// What the whole is meant to stay below, on two cores and from an empty target folder.
@@ -31,7 +32,7 @@ enum Done {
 /// A name, by which it is rerun alone, and what it does.
 type Step = (&'static str, fn() -> Result<Done>);
 
-const STEPS: [Step; 21] = [
+const STEPS: [Step; 22] = [
     ("tools", || {
         tools::prepare();
         Ok(Done::Passed)
@@ -46,6 +47,7 @@ const STEPS: [Step; 21] = [
         cargo_step(&[&what[..], &["--quiet", "--", "-D", "warnings"]].concat())
     }),
     ("doc", doc),
+    ("build", || build("towline-server", "towline", PROFILE).map(|_| Done::Passed)),
     ("test", || cargo_step(&["test", "--workspace", "--profile", PROFILE, "--quiet"])),
     ("scenarios", || scenarios::check(PROFILE).map(|()| Done::Passed)),
     ("sim", || simulate("towline-sim", "0..2000")),
@@ -121,17 +123,9 @@ fn doc() -> Result<Done> {
 
 /// Seeds that every build runs; campaigns run others.
 fn simulate(package: &str, seeds: &str) -> Result<Done> {
-    cargo_step(&[
-        "run",
-        "--quiet",
-        "--profile",
-        PROFILE,
-        "--package",
-        package,
-        "--",
-        "--seeds",
-        seeds,
-    ])
+    let simulator = build(package, package, PROFILE)?;
+    run_command(Command::new(simulator).args(["--seeds", seeds]))?;
+    Ok(Done::Passed)
 }
 
 fn torture_step(verb: &str) -> Result<Done> {

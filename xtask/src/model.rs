@@ -1,9 +1,11 @@
 //! `cargo xtask model`: the model of the rules, explored to its end, and every broken rule refuted.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::arguments::Arguments;
-use crate::process::{binary, cargo, run as run_command};
+use crate::process::{build, run as run_command};
 
 pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
     let profile = arguments.profile()?;
@@ -14,9 +16,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
 
 /// Builds it in `profile` and runs it; `deep` takes minutes.
 pub(crate) fn check(deep: bool, profile: &str) -> Result<()> {
-    let what = ["build", "--quiet", "--package", "towline-model", "--profile", profile];
-    run_command(&mut cargo(&what))?;
-    let mut command = std::process::Command::new(binary(profile, "towline-model"));
+    let mut command = Command::new(build("towline-model", "towline-model", profile)?);
     if deep {
         command.arg("--deep");
     }

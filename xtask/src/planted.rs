@@ -46,8 +46,11 @@ pub(crate) fn check(profile: &str) -> Result<()> {
 impl Catcher {
     fn check(&self, profile: &str) -> Result<()> {
         let folder = target().join("planted");
-        let what = ["build", "--quiet", "--package", self.package, "--profile", profile];
-        run_command(cargo(&what).env("RUSTFLAGS", FLAG).env("CARGO_TARGET_DIR", &folder))?;
+        // All of them at once: each alone has its dependencies with other features.
+        let packages = CATCHERS.iter().flat_map(|catcher| ["--package", catcher.package]);
+        let mut command = cargo(&["build", "--quiet", "--profile", profile]);
+        command.args(packages).env("RUSTFLAGS", FLAG).env("CARGO_TARGET_DIR", &folder);
+        run_command(&mut command)?;
         let built = if profile == "dev" { "debug" } else { profile };
         let program = folder.join(built).join(self.package);
         let names = output(Command::new(&program).args(self.list))?;

@@ -37,6 +37,26 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// The profile of CI.
+pub(crate) const CI_PROFILE: &str = "ci";
+
+/// The packages that are chosen where `package` is to be built in `profile`. CI builds all of them,
+/// whichever is asked for: each alone has its dependencies with other features, and they would be
+/// compiled once more.
+pub(crate) fn chosen<'a>(package: &'a str, profile: &'a str) -> Vec<&'a str> {
+    let packages =
+        if profile == CI_PROFILE { vec!["--workspace"] } else { vec!["--package", package] };
+    [&packages[..], &["--quiet", "--profile", profile]].concat()
+}
+
+/// Builds the programs of `package` in `profile`, and says where the one called `name` is.
+pub(crate) fn build(package: &str, name: &str, profile: &str) -> Result<PathBuf> {
+    // The tests as well: their dependencies' features are everybody's.
+    let tests: &[&str] = if profile == CI_PROFILE { &["--tests"] } else { &[] };
+    run(cargo(&["build", "--bins"]).args(chosen(package, profile)).args(tests))?;
+    Ok(binary(profile, name))
+}
+
 /// Names a `towline` to use instead of building one: a release to compare with, or an impostor
 /// that a test must catch. `primary` and `replica` lie beside it.
 const OTHER_TOWLINE: &str = "XTASK_TOWLINE";
@@ -46,9 +66,7 @@ pub(crate) fn build_towline(profile: &str) -> Result<PathBuf> {
     if let Some(other) = std::env::var_os(OTHER_TOWLINE) {
         return Ok(other.into());
     }
-    let what = ["build", "--quiet", "--package", "towline-server", "--bins", "--profile", profile];
-    run(&mut cargo(&what))?;
-    Ok(binary(profile, "towline"))
+    build("towline-server", "towline", profile)
 }
 
 /// Whether Ctrl-C or a SIGTERM has come. The first call starts listening.

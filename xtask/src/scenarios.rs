@@ -7,7 +7,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 
 use crate::arguments::Arguments;
-use crate::process::{cargo, check_interrupted, root, show};
+use crate::process::{cargo, check_interrupted, chosen, root, show};
 
 /// The page with the table of what is covered.
 const TABLE: &str = "docs/design/scenarios.md";
@@ -29,9 +29,9 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
 
 /// Runs every scenario, built in `profile`, and compares them with the table.
 pub(crate) fn check(profile: &str) -> Result<()> {
-    let what = ["test", "--quiet", "--package", "towline-sim", "--test", "scenarios"];
-    let mut command = cargo(&what);
-    command.args(["--profile", profile, "--", "--format=pretty"]).stderr(Stdio::inherit());
+    let mut command = cargo(&["test", "--test", "scenarios"]);
+    command.args(chosen("towline-sim", profile)).args(["--", "--format=pretty"]);
+    command.stderr(Stdio::inherit());
     let done = command.output().with_context(|| format!("cannot start {}", show(&command)))?;
     check_interrupted()?;
     let text = String::from_utf8_lossy(&done.stdout);

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::arguments::Arguments;
-use crate::process::{binary, cargo, run as run_command};
+use crate::process::{build, run as run_command};
 use crate::tools;
 
 /// Runs one harness with the words that were typed.
@@ -20,9 +20,8 @@ pub(crate) fn run(verb: &str, mut arguments: Arguments) -> Result<()> {
 
 /// Builds the harnesses in `profile` and runs one.
 pub(crate) fn check(verb: &str, words: &[String], profile: &str) -> Result<()> {
-    let what = ["build", "--quiet", "--package", "towline-torture", "--profile", profile];
-    run_command(&mut cargo(&what))?;
-    run_command(Command::new(binary(profile, "towline-torture")).arg(verb).args(words))
+    let torture = build("towline-torture", "towline-torture", profile)?;
+    run_command(Command::new(torture).arg(verb).args(words))
 }
 
 /// What a harness needs and this machine does not have, even after trying to install it.

@@ -13,6 +13,7 @@ use towline_protocol::id::NodeId;
 use towline_protocol::lsn::Lsn;
 use towline_protocol::machine::{Decision, Machine, RoleView};
 use towline_protocol::record::Digest;
+use towline_wal::WalError;
 
 use crate::calls::Dialled;
 use crate::inbound::digest_at;
@@ -236,14 +237,19 @@ async fn same_log(
     Ok(ours == theirs)
 }
 
-/// Obeys a primary's epoch durably, before the first ack in it can leave.
+/// Obeys a primary's epoch durably, before the first ack in it can leave. Once it is on disk the
+/// rules know, even if nobody waits for it any more.
 async fn adopt(shared: &Arc<Shared>, epoch: Epoch) -> Result<(), PeerError> {
     if shared.wal().control().fence >= epoch {
         return Ok(());
     }
     let on = Arc::clone(shared);
-    let change = move || on.update_control(|control| control.fence = control.fence.max(epoch));
-    shared.platform.blocking(change).await??;
+    let obey = move || {
+        on.update_control(|control| control.fence = control.fence.max(epoch))?;
+        on.tell(|machine, _| machine.handle_adopted(epoch));
+        Ok::<_, WalError>(())
+    };
+    shared.platform.blocking(obey).await??;
     Ok(())
 }
 

@@ -205,8 +205,7 @@ impl Shared {
     /// anybody else can see it. The lock of the rules is taken first here as everywhere.
     pub(crate) fn replace_log(&self, wal: Arc<Wal>) {
         let mut machine = self.machine();
-        let fence = wal.control().fence;
-        machine.handle_cut(fence, wal.flushed(), wal.history(), wal.terms());
+        machine.handle_cut(wal.flushed(), wal.history(), wal.terms());
         *self.opening.write().unwrap_or_else(PoisonError::into_inner) = Opening::new(wal);
         self.publish(&mut machine);
     }

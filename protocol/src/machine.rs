@@ -332,16 +332,13 @@ impl Machine {
         }
     }
 
-    /// The log was cut and opened again: it ends at `end`, all of it on disk, and so is `fence`,
-    /// which was raised to the epoch that wanted the cut.
+    /// The log was cut and opened again: it ends at `end`, all of it on disk. The epoch that wanted
+    /// the cut is [adopted](Self::handle_adopted) by now.
     ///
     /// # Panics
     /// If something committed was cut.
-    pub fn handle_cut(&mut self, fence: Epoch, end: Lsn, history: History, terms: Terms) {
+    pub fn handle_cut(&mut self, end: Lsn, history: History, terms: Terms) {
         assert!(end >= self.committed, "cut to {end}, below committed {}", self.committed);
-        self.fence = self.fence.max(fence);
-        self.fence_durable = self.fence_durable.max(fence);
-        self.heard_of(fence);
         self.appended = end;
         self.flushed = end;
         self.history = history;

@@ -158,6 +158,7 @@ impl World {
             *fenced = true;
             if writes_fence {
                 up.persist_fence(epoch)?;
+                up.machine.handle_adopted(epoch);
             }
             self.soon(4, Event::Decide(node, life, link));
             return Ok(());
@@ -194,7 +195,7 @@ impl World {
             let mut history = up.wal.history();
             history.cut(to);
             let terms = up.wal.terms();
-            up.machine.handle_cut(up.wal.control().fence, to, history, terms);
+            up.machine.handle_cut(to, history, terms);
         } else {
             up.wal.shutdown()?;
             self.nodes[node].store.cut(to)?;
@@ -203,8 +204,7 @@ impl World {
             up.applier = wal.cursor(up.engine.applied, Level::Appended)?;
             up.wal = wal;
             up.flushing = false;
-            let fence = up.wal.control().fence;
-            up.machine.handle_cut(fence, to, up.wal.history(), up.wal.terms());
+            up.machine.handle_cut(to, up.wal.history(), up.wal.terms());
             let (life, wal) = (self.nodes[node].life, self.running(node).wal.clone());
             self.nodes[node].life = life;
             self.checks.reopened(node, &wal);

@@ -299,6 +299,9 @@ impl World {
     fn decide(&mut self, at: usize, peer: usize, decision: Decision) -> Outcome {
         let now_ms = self.now_ms;
         let node = &mut self.nodes[at];
+        if let Decision::Stream { epoch, .. } | Decision::Cut { epoch, .. } = decision {
+            node.machine.handle_adopted(epoch);
+        }
         match decision {
             Decision::Stream { epoch, from, until: None, .. } if node.log.holds(from) => {
                 match node.machine.begin_session(name(peer), epoch, now_ms) {
@@ -306,15 +309,11 @@ impl World {
                     false => Outcome::Refused,
                 }
             }
-            Decision::Cut { epoch, to, .. } if node.log.holds(to) => {
+            Decision::Cut { to, .. } if node.log.holds(to) => {
                 node.log.cut(to);
                 node.flushed = node.log.end();
-                node.machine.handle_cut(
-                    epoch,
-                    node.flushed,
-                    node.log.history.clone(),
-                    Terms::founding(voters()),
-                );
+                let history = node.log.history.clone();
+                node.machine.handle_cut(node.flushed, history, Terms::founding(voters()));
                 Outcome::Taken
             }
             // A log has no digest inside a record.

@@ -108,6 +108,17 @@ impl Machine {
         }
     }
 
+    /// The fence of `epoch`, whose primary has answered this node, is durable: nothing lower is
+    /// obeyed any more, whatever becomes of that conversation.
+    pub fn handle_adopted(&mut self, epoch: Epoch) {
+        self.heard_of(epoch);
+        self.fence_durable = self.fence_durable.max(epoch);
+        if epoch > self.fence {
+            self.fence = epoch;
+            self.step_down();
+        }
+    }
+
     /// Whether `from` is the candidate whose epoch this node obeys.
     fn obeys(&self, from: NodeId, epoch: Epoch) -> bool {
         self.heard.is_some_and(|heard| heard.node == from && heard.epoch == epoch)

@@ -6,7 +6,7 @@ use towline_protocol::id::Incarnation;
 use towline_protocol::lsn::Lsn;
 use towline_protocol::machine::{Action, Change, Decision, Failover, Failure, RoleView};
 use towline_protocol::record::Digest;
-use towline_protocol::terms::{Terms, VoterSets};
+use towline_protocol::terms::VoterSets;
 use towline_protocol::voters::Voters;
 
 use crate::{
@@ -217,18 +217,29 @@ fn what_a_voter_says_that_is_fetched_from_quarantines_nobody() {
     }
 }
 
-/// A replica made its primary's epoch durable before it cut its log, and the rules were not told.
-/// Cut off from that primary and promoted, it took an epoch below the fence on its own disk.
+/// A replica made its primary's epoch durable before it followed or cut its log, and the rules were
+/// told only once it did. Cut off from that primary in between and promoted, it took an epoch below
+/// the fence on its own disk, and led in it.
 #[test]
-fn who_is_cut_obeys_the_epoch_that_wanted_it() {
+fn an_epoch_that_is_durable_is_obeyed_whatever_becomes_of_its_primary() {
     let voters = voters(&["a", "b", "c"]);
     let mut machine = replica(&voters);
     let epoch = Epoch { number: 3, incarnation: Incarnation(2) };
-    machine.handle_cut(epoch, Lsn::ZERO, History::default(), Terms::founding(voters.clone()));
+    machine.handle_adopted(epoch);
     assert_eq!(machine.fence(), epoch);
     machine.promote(Failover { force: true, ..Failover::default() }, 10).expect("it votes");
     for name in ["b", "c"] {
         machine.handle_positions(node(name), positions(&voters, Epoch::NONE, None), 11);
     }
     assert!(machine.fence() > epoch);
+    // It may be told late, when this node is a candidate of a lower epoch.
+    let mut machine = replica(&voters);
+    machine.promote(Failover { force: true, ..Failover::default() }, 10).expect("it votes");
+    for name in ["b", "c"] {
+        machine.handle_positions(node(name), positions(&voters, Epoch::NONE, None), 11);
+    }
+    assert!(machine.role() == RoleView::Candidate && machine.fence() < epoch);
+    machine.handle_adopted(epoch);
+    assert_eq!(machine.role(), RoleView::Replica { streaming: false });
+    assert_eq!(machine.fence(), epoch);
 }

@@ -24,8 +24,8 @@ use crate::shared::{Gate, Shared};
 const PAUSE: Duration = Duration::from_millis(20);
 /// The pause after a refusal that only an operator can end.
 const LONG_PAUSE: Duration = Duration::from_secs(2);
-/// After so many answers that lead nowhere, another node is asked.
-const REDIALS_MAX: u32 = 50;
+/// Each time so many answers have led nowhere, another node is asked.
+const REDIALS_PER_TURN: u32 = 50;
 
 /// How one attempt to follow ended.
 enum Ended {
@@ -73,7 +73,7 @@ struct Search {
     hint: Option<NodeId>,
     /// Whether the node heard last was of no use the last time.
     wander: bool,
-    /// Answers in a row that led nowhere.
+    /// Answers that led nowhere.
     redials: u32,
     turn: usize,
     /// The trouble that was said last.
@@ -101,7 +101,7 @@ impl Search {
             Ended::Redial(to) => {
                 // A candidate says so until its BARRIER stands: worth asking again, for a while.
                 self.redials += 1;
-                self.wander = self.redials % REDIALS_MAX == 0;
+                self.wander = self.redials % REDIALS_PER_TURN == 0;
                 self.hint = to;
                 return PAUSE;
             }

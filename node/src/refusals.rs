@@ -83,6 +83,9 @@ impl RefusalKind {
     }
 }
 
+// Each kind has its place in the counts.
+const _: () = assert!(RefusalKind::Crowding as usize + 1 == RefusalKind::ALL.len());
+
 /// How often each kind happened since the node was started.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals([AtomicU64; RefusalKind::ALL.len()]);

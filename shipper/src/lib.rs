@@ -53,8 +53,11 @@ pub enum ShipError {
     /// The replica sent a frame of another log.
     #[error("{0} sent a frame of log {1}")]
     OtherLog(NodeId, LogId),
-    /// The rules turned an ack down: another epoch's, or of a life that does not count.
-    #[error("{0} acknowledged in epoch {1}, which is not served here")]
+    /// The rules turned an ack down: another epoch's, or of positions it can not have.
+    #[error(
+        "{0} acknowledged in epoch {1}, which is not served here any more, or positions that it \
+         can not have reached"
+    )]
     Refused(NodeId, Epoch),
     /// This node serves the epoch no longer.
     #[error("epoch {0} is not served any more")]

@@ -273,8 +273,9 @@ impl World {
             }
         }
         if up.engine.applied > before {
-            let applied = up.engine.applied;
-            up.machine.handle_applied(applied.min(up.machine.applicable()));
+            let (applied, most) = (up.engine.applied, up.machine.applicable());
+            // The rules refuse more; what is planted is for the checks to find.
+            up.machine.handle_applied(if uncommitted { applied.min(most) } else { applied });
             let engine = up.engine;
             self.checks.applied(node, &engine);
         }

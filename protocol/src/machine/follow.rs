@@ -123,7 +123,14 @@ impl Machine {
             Purpose::Ask => false,
         };
         if !wanted {
-            let reason = format!("epoch {epoch} is below the fence {}", self.fence);
+            let reason = if epoch < self.fence {
+                format!("epoch {epoch} is below the fence {}", self.fence)
+            } else {
+                format!(
+                    "this node asked in a role that it has no more, by now it is {:?}",
+                    self.role()
+                )
+            };
             return Decision::Refused(Refusal::Stale, reason);
         }
         match answer {
@@ -207,8 +214,12 @@ impl Machine {
         Decision::Quarantined(reason)
     }
 
-    /// This node's log contradicts its primary's: nothing is acknowledged or taken any more.
+    /// This node's log contradicts its primary's, or its disk or its engine failed: nothing is
+    /// acknowledged or taken any more. The first reason stays; what follows from it may be another.
     pub fn handle_contradiction(&mut self, reason: String) {
+        if matches!(self.role, Role::Quarantined(_)) {
+            return;
+        }
         self.step_down();
         self.role = Role::Quarantined(reason);
     }

@@ -60,6 +60,8 @@ struct Place<'a> {
     known: Known,
     /// Its records have to reach this far.
     reach: Lsn,
+    /// Whether the log went on to it, or it was only made ready.
+    entered: bool,
 }
 
 /// The records of a segment, built anew.
@@ -109,13 +111,15 @@ fn repair_one(
     let records = by_segment(&control, chunks)?.remove(&base).unwrap_or_default();
     let evidence = evidence_at(disk, dir, &control, base)?;
     let evidence = evidence.or(options.expect_durable, Witness::Caller);
+    let known = known_of(disk, dir, &control, base);
     let place = Place {
         disk,
         dir,
         control: &control,
         base,
         epoch: control.history.epoch_at(SegmentSize::first_record(base)),
-        known: known_of(disk, dir, &control, base),
+        entered: known.before.is_some() && !control.history.starts().is_empty(),
+        known,
         reach: evidence.durable.min(control.segment_size.next_base(base)),
     };
     let mut report = RepairReport::default();
@@ -210,6 +214,7 @@ impl Log {
                 epoch: history.epoch_at(SegmentSize::first_record(base)),
                 known: self.known_of(base),
                 reach: end,
+                entered: true,
             };
             let repaired = report.segments.len();
             place.repair(&records, self.salvage_dir.as_deref(), &mut report)?;
@@ -299,17 +304,27 @@ impl Place<'_> {
         salvage: Option<&Path>,
         report: &mut RepairReport,
     ) -> Result<(), WalError> {
-        let file = match SegmentFile::open(self.disk, self.dir, self.base, self.control) {
-            Ok(file) => Some(file),
+        let (file, is_there) = match SegmentFile::open(self.disk, self.dir, self.base, self.control)
+        {
+            Ok(file) => (Some(file), true),
             Err(WalError::Io { what, path, source }) => {
                 return Err(WalError::Io { what, path, source });
             }
-            // Missing, cut short, another's, or under a damaged header: built from the peer's.
-            Err(_) => None,
+            Err(WalError::MissingSegment { .. }) => (None, false),
+            // Cut short, another's, or under a damaged header: built from the peer's.
+            Err(_) => (None, true),
         };
         let rebuilt = self.rebuild(file.as_ref(), records)?;
         if rebuilt.taken.0 == 0 {
-            return Ok(());
+            if file.is_some() || !(is_there || self.entered) {
+                return Ok(());
+            }
+            if self.entered {
+                let what = "its file can not be read, and what it promised is not known; bring \
+                            the peer's records, or rebuild this node from its primary";
+                return self.refused(SegmentSize::first_record(self.base), what);
+            }
+            // It was ready and no more: it is made ready again.
         }
         let bundle = self.keep_damaged(salvage, rebuilt.header.nonce)?;
         self.replace(&rebuilt)?;
@@ -363,8 +378,9 @@ impl Place<'_> {
             if known.zip(peer).is_some_and(|both| !is_same(both)) {
                 return self.refused(at, "the peer has another record there: its log is not this");
             }
-            // Past what it has to reach, the log ends where its own records do.
-            let peers = peer.copied().filter(|_| at < self.reach);
+            // Past what it has to reach, the log ends where its own records do. If none of them can
+            // be read, nor can what they promised: all that the peer has are taken.
+            let peers = peer.copied().filter(|_| at < self.reach || file.is_none());
             let Some((record, payload)) = whole.or(peers) else { break };
             if whole.is_none() {
                 rebuilt.taken.0 += 1;

@@ -353,3 +353,61 @@ fn a_scrub_keeps_its_pace_beside_a_writer_and_ends_with_the_log() {
     wal.shutdown().unwrap();
     assert!(matches!(scrub.next(), Some(Err(WalError::Closed))));
 }
+
+/// A copy of a folder, beside it.
+fn copied(dir: &Path) -> PathBuf {
+    let copy = dir.with_file_name("peer");
+    fs::create_dir(&copy).unwrap();
+    for path in files(dir).keys() {
+        fs::copy(path, copy.join(path.file_name().unwrap())).unwrap();
+    }
+    copy
+}
+
+/// A log whose newest segments were cut short or lost: what they promised went with them, so that
+/// the peer's records behind the last known promise are taken as well.
+#[test]
+fn all_that_a_peer_has_is_taken_of_a_file_that_can_not_be_read() {
+    let (_folder, dir) = founded("a");
+    let wal = opened(&dir);
+    begin(&wal, 1);
+    for number in 0..10 {
+        append(&wal, &payload(number));
+    }
+    wal.flush().unwrap();
+    // A crash: the control file does not say so.
+    let whole = files(&dir);
+    drop(wal);
+    restore(&dir, &whole);
+    let peer = copied(&dir);
+    for damage in ["no header", "cut short", "gone"] {
+        restore(&dir, &whole);
+        let path = segment(&dir, 0);
+        match damage {
+            "no header" => flip(&path, 20, 1),
+            "cut short" => fs::write(&path, &fs::read(&path).unwrap()[..5_000]).unwrap(),
+            _ => fs::remove_file(&path).unwrap(),
+        }
+        let report = repair_from(&dir, &peer, &Options::default()).unwrap();
+        assert_eq!(report.segments, [Lsn::ZERO], "{damage}");
+        assert_eq!(contents(&opened(&dir)), payloads(0..10), "{damage}");
+    }
+}
+
+/// It was reported whole, and then refused to be opened.
+#[test]
+fn a_ready_segment_that_was_cut_short_is_made_ready_again() {
+    let (_folder, dir) = founded("a");
+    let wal = opened(&dir);
+    begin(&wal, 1);
+    append(&wal, &payload(0));
+    wal.shutdown().unwrap();
+    drop(wal);
+    let ready = segment(&dir, 65_536);
+    let peer = copied(&dir);
+    fs::write(&ready, &fs::read(&ready).unwrap()[..5_000]).unwrap();
+    assert!(matches!(open(&dir), Err(WalError::Foreign { .. })));
+    let report = repair_from(&dir, &peer, &Options::default()).unwrap();
+    assert_eq!((report.segments, report.records), (vec![Lsn::new(65_536)], 0));
+    assert_eq!(contents(&opened(&dir)), payloads(0..1));
+}

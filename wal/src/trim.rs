@@ -140,8 +140,8 @@ impl Log {
         };
         let place = self.size.base_of(newest.first);
         let segment = self.segments.get(place)?.ok_or(WalError::NoBoundary(newest.first))?;
-        let record = segment.record(newest.first)?;
-        let barrier = Barrier::decode(&record.payload).map_err(|error| WalError::Corrupt {
+        let payload = segment.payload(newest.first)?;
+        let barrier = Barrier::decode(&payload).map_err(|error| WalError::Corrupt {
             path: segment.path.clone(),
             at: newest.first,
             evidence: self.flushed(),

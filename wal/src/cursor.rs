@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use towline_protocol::frame::SegmentIdentity;
 use towline_protocol::lsn::{Lsn, SegmentSize};
-use towline_protocol::record::{RECORD_HEADER_LEN, RecordError, RecordHeader, RecordKind};
+use towline_protocol::record::{
+    HeaderSeed, RECORD_HEADER_LEN, RecordError, RecordHeader, RecordKind,
+};
 
 use crate::error::WalError;
 use crate::log::{Log, SEAL_LEN};
@@ -62,7 +64,7 @@ pub struct Cursor {
 /// are still held; past it the cursor hands out copies, until some are let go.
 pub const PINNED_SEGMENTS_MAX: usize = 4;
 /// How much [`Cursor::next_record`] reads ahead, in bytes.
-const READ_AHEAD: usize = 64 << 10;
+const READ_AHEAD: usize = 128 << 10;
 
 impl Cursor {
     pub(crate) fn new(wal: Arc<Log>, from: Lsn, level: Level) -> Result<Self, WalError> {
@@ -102,7 +104,8 @@ impl Cursor {
     pub fn next_chunk(&mut self, max_bytes: usize) -> Result<Option<Chunk>, WalError> {
         // What was read ahead lies behind the position and would come twice.
         self.ahead = None;
-        let Some(Window { segment, from: at, until, mut bytes }) = self.window(max_bytes)? else {
+        let Some(Window { segment, from: at, until, mut bytes, .. }) = self.window(max_bytes)?
+        else {
             return Ok(None);
         };
         let mut len = 0;
@@ -146,20 +149,16 @@ impl Cursor {
     /// # Errors
     /// [`WalError`] if it can not be read or is damaged.
     pub fn next_record(&mut self) -> Result<Option<Record>, WalError> {
-        let ahead = self.ahead.as_ref();
-        let record = match ahead.and_then(|ahead| ahead.record(self.position).ok()) {
-            Some(record) => record,
-            // The window ends here, or the epoch, or it is damage: only a new look tells.
-            None => match self.read_ahead()? {
-                Some(record) => record,
-                None => return Ok(None),
-            },
-        };
-        self.position = record.header.end();
-        if record.header.kind == RecordKind::Seal {
-            self.ahead = None;
+        if let Some(ahead) = &self.ahead {
+            if let Ok(record) = ahead.record(self.position) {
+                self.position = record.header.end();
+                return Ok(Some(record));
+            }
         }
-        Ok(Some(record))
+        // What was read ends here, or the segment, or the epoch, or it is damage: a new look tells.
+        let record = self.read_ahead()?;
+        self.position = record.as_ref().map_or(self.position, |record| record.header.end());
+        Ok(record)
     }
 
     /// Reads ahead from the position on, and returns the first record of that.
@@ -194,7 +193,7 @@ impl Cursor {
         let left = until.min(segment.header.size.next_base(segment.base())).distance_from(from);
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(max_bytes);
         let bytes = self.read(&segment, from, len.max(RECORD_HEADER_LEN))?;
-        Ok(Some(Window { segment, from, until, bytes }))
+        Ok(Some(Window { seed: segment.seed, segment, from, until, bytes }))
     }
 
     fn read(&mut self, segment: &Segment, at: Lsn, len: usize) -> Result<Bytes, WalError> {
@@ -284,6 +283,7 @@ impl Cursor {
 #[derive(Debug)]
 struct Window {
     segment: Arc<Segment>,
+    seed: HeaderSeed,
     from: Lsn,
     /// The watermark when they were read.
     until: Lsn,
@@ -292,9 +292,10 @@ struct Window {
 
 impl Window {
     /// The record at `at`, verified, if all of it is here.
+    #[inline(always)]
     fn record(&self, at: Lsn) -> Result<Record, RecordError> {
         let (offset, rest) = self.behind(at).ok_or(RecordError::Short)?;
-        let header = RecordHeader::decode(rest, at, self.segment.seed)?;
+        let header = RecordHeader::decode(rest, at, self.seed)?;
         let payload = RECORD_HEADER_LEN..RECORD_HEADER_LEN + header.len as usize;
         header.check_payload(rest.get(payload.clone()).ok_or(RecordError::Short)?)?;
         let payload = self.bytes.slice(offset + payload.start..offset + payload.end);
@@ -303,7 +304,7 @@ impl Window {
 
     /// How long the record at `at` is, if its header is here.
     fn stored_len(&self, at: Lsn) -> Option<usize> {
-        let header = RecordHeader::decode(self.behind(at)?.1, at, self.segment.seed).ok()?;
+        let header = RecordHeader::decode(self.behind(at)?.1, at, self.seed).ok()?;
         usize::try_from(header.stored_len()).ok()
     }
 

@@ -102,6 +102,7 @@ impl HeaderSeed {
         Self(hasher.finalize())
     }
 
+    #[inline]
     fn checksum(self, header: &[u8]) -> u32 {
         // All headers have one length, so two different start values never give the same CRC.
         let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
@@ -163,6 +164,7 @@ impl RecordHeader {
     ///
     /// # Errors
     /// [`RecordError`] if the bytes are not that header. The payload is not looked at.
+    #[inline(always)] // Every reader's loop: a result in memory costs as much as the checksum.
     pub fn decode(bytes: &[u8], lsn: Lsn, seed: HeaderSeed) -> Result<Self, RecordError> {
         let bytes: &[u8; RECORD_HEADER_LEN] = bytes.first_chunk().ok_or(RecordError::Short)?;
         // The position first: one compare that nearly all foreign bytes fail.
@@ -190,6 +192,7 @@ impl RecordHeader {
     ///
     /// # Errors
     /// [`RecordError::Short`] or [`RecordError::PayloadChecksum`].
+    #[inline]
     pub fn check_payload(&self, payload: &[u8]) -> Result<(), RecordError> {
         if payload.len() != self.len as usize {
             return Err(RecordError::Short);
@@ -201,12 +204,14 @@ impl RecordHeader {
     }
 
     /// How many bytes the record takes: header, payload, and padding.
+    #[inline]
     #[must_use]
     pub const fn stored_len(&self) -> u64 {
         stored_len(self.len)
     }
 
     /// Where the next record of the same segment begins.
+    #[inline]
     #[must_use]
     pub const fn end(&self) -> Lsn {
         self.lsn.advance(self.stored_len())
@@ -214,15 +219,18 @@ impl RecordHeader {
 }
 
 /// How many bytes a record with a payload of `len` bytes takes.
+#[inline]
 #[must_use]
 pub const fn stored_len(len: u32) -> u64 {
     (RECORD_HEADER_LEN as u64 + len as u64).next_multiple_of(RECORD_ALIGN)
 }
 
+#[inline]
 fn u32_at(bytes: &[u8; RECORD_HEADER_LEN], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
+#[inline]
 fn u64_at(bytes: &[u8; RECORD_HEADER_LEN], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
@@ -234,6 +242,7 @@ pub struct Fingerprint(pub u64);
 
 impl RecordHeader {
     /// The fingerprint of what every node holds alike: lsn, len, kind, flags, tag, pcrc.
+    #[inline]
     #[must_use]
     pub const fn fingerprint(&self) -> Fingerprint {
         let place = self.lsn.get() ^ DIGEST_KEYS[0];
@@ -274,12 +283,14 @@ impl Digest {
     pub const EMPTY: Self = Self(0);
 
     /// The digest with one more record behind it.
+    #[inline]
     #[must_use]
     pub const fn with(self, header: &RecordHeader) -> Self {
         self.followed_by(header.fingerprint())
     }
 
     /// The digest with one more record behind it, of which only the fingerprint is at hand.
+    #[inline]
     #[must_use]
     pub const fn followed_by(self, fingerprint: Fingerprint) -> Self {
         Self(mix(self.0 ^ fingerprint.0))

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use towline_protocol::frame::SegmentIdentity;
 use towline_protocol::lsn::{Lsn, SegmentSize};
-use towline_protocol::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind};
+use towline_protocol::record::{
+    HeaderSeed, RECORD_HEADER_LEN, RecordError, RecordHeader, RecordKind,
+};
 
 use crate::error::WalError;
 use crate::log::{Log, SEAL_LEN};
@@ -53,7 +55,7 @@ pub struct Cursor {
     position: Lsn,
     segment: Option<Arc<Segment>>,
     /// What was read ahead for [`Cursor::next_record`].
-    ahead: Option<Chunk>,
+    ahead: Option<Window>,
     /// The mapped segments of which bytes were handed out, and are held while a pin has clones.
     pins: Vec<(Lsn, Arc<()>)>,
 }
@@ -62,7 +64,7 @@ pub struct Cursor {
 /// are still held; past it the cursor hands out copies, until some are let go.
 pub const PINNED_SEGMENTS_MAX: usize = 4;
 /// How much [`Cursor::next_record`] reads ahead, in bytes.
-const READ_AHEAD: usize = 64 << 10;
+const READ_AHEAD: usize = 128 << 10;
 
 impl Cursor {
     pub(crate) fn new(wal: Arc<Log>, from: Lsn, level: Level) -> Result<Self, WalError> {
@@ -102,16 +104,10 @@ impl Cursor {
     pub fn next_chunk(&mut self, max_bytes: usize) -> Result<Option<Chunk>, WalError> {
         // What was read ahead lies behind the position and would come twice.
         self.ahead = None;
-        let until = self.watermark();
-        if self.position >= until {
+        let Some(Window { segment, from: at, until, mut bytes, .. }) = self.window(max_bytes)?
+        else {
             return Ok(None);
-        }
-        let segment = self.enter_segment()?;
-        let at = self.position;
-        let size = segment.header.size;
-        let left = until.min(size.next_base(segment.base())).distance_from(at);
-        let window = usize::try_from(left).unwrap_or(usize::MAX).min(max_bytes);
-        let mut bytes = self.read(&segment, at, window.max(RECORD_HEADER_LEN))?;
+        };
         let mut len = 0;
         loop {
             let (lsn, rest) = (at.advance(len as u64), &bytes[len..]);
@@ -134,8 +130,7 @@ impl Cursor {
                 }
                 bytes = self.read(&segment, at, stored)?;
                 if bytes.len() < stored {
-                    let short = towline_protocol::record::RecordError::Short;
-                    return Err(segment.corrupt(lsn, until, &short));
+                    return Err(segment.corrupt(lsn, until, &RecordError::Short));
                 }
             }
             len += stored;
@@ -154,25 +149,51 @@ impl Cursor {
     /// # Errors
     /// [`WalError`] if it can not be read or is damaged.
     pub fn next_record(&mut self) -> Result<Option<Record>, WalError> {
-        let chunk = match self.ahead.take() {
-            Some(chunk) => chunk,
-            None => match self.next_chunk(READ_AHEAD)? {
-                Some(chunk) => chunk,
-                None => return Ok(None),
-            },
-        };
-        let (header, payload) = self.verified(&chunk).inspect_err(|_| {
-            // Not skipped: whoever asks again is told again, or finds it repaired.
-            self.position = chunk.from;
-            self.segment = None;
-        })?;
-        let stored = usize::try_from(header.stored_len()).unwrap_or(usize::MAX);
-        let rest = chunk.bytes.slice(stored..);
-        self.position = header.end();
-        if !rest.is_empty() {
-            self.ahead = Some(Chunk { from: header.end(), bytes: rest, ..chunk });
+        if let Some(ahead) = &self.ahead {
+            if let Ok(record) = ahead.record(self.position) {
+                self.position = record.header.end();
+                return Ok(Some(record));
+            }
         }
-        Ok(Some(Record { header, payload }))
+        // What was read ends here, or the segment, or the epoch, or it is damage: a new look tells.
+        let record = self.read_ahead()?;
+        self.position = record.as_ref().map_or(self.position, |record| record.header.end());
+        Ok(record)
+    }
+
+    /// Reads ahead from the position on, and returns the first record of that.
+    #[cold]
+    fn read_ahead(&mut self) -> Result<Option<Record>, WalError> {
+        self.ahead = None;
+        let Some(mut window) = self.window(READ_AHEAD)? else { return Ok(None) };
+        let at = window.from;
+        let mut read = window.record(at);
+        if let (Err(RecordError::Short), Some(stored)) = (&read, window.stored_len(at)) {
+            window.bytes = self.read(&window.segment, at, stored)?;
+            read = window.record(at);
+        }
+        let record = read.map_err(|source| {
+            // Not skipped: whoever asks again is told again, or finds it repaired.
+            self.segment = None;
+            window.segment.corrupt(at, window.until, &source)
+        })?;
+        self.ahead = Some(window);
+        Ok(Some(record))
+    }
+
+    /// What lies at the position, up to the watermark, the segment's end or `max_bytes`; no less
+    /// than a header. `None` at the watermark.
+    fn window(&mut self, max_bytes: usize) -> Result<Option<Window>, WalError> {
+        let until = self.watermark();
+        if self.position >= until {
+            return Ok(None);
+        }
+        let segment = self.enter_segment()?;
+        let from = self.position;
+        let left = until.min(segment.header.size.next_base(segment.base())).distance_from(from);
+        let len = usize::try_from(left).unwrap_or(usize::MAX).min(max_bytes);
+        let bytes = self.read(&segment, from, len.max(RECORD_HEADER_LEN))?;
+        Ok(Some(Window { seed: segment.seed, segment, from, until, bytes }))
     }
 
     fn read(&mut self, segment: &Segment, at: Lsn, len: usize) -> Result<Bytes, WalError> {
@@ -192,17 +213,6 @@ impl Cursor {
             pin => Share::Mapping(pin),
         };
         segment.read_for(at, len, share)
-    }
-
-    /// The first record of a chunk.
-    fn verified(&self, chunk: &Chunk) -> Result<(RecordHeader, Bytes), WalError> {
-        let segment = self.segment.as_ref().ok_or(WalError::NoBoundary(chunk.from))?;
-        let bad = |source| segment.corrupt(chunk.from, self.watermark(), &source);
-        let header = RecordHeader::decode(&chunk.bytes, chunk.from, segment.seed).map_err(bad)?;
-        let end = RECORD_HEADER_LEN + header.len as usize;
-        let payload = chunk.bytes.slice(RECORD_HEADER_LEN..end);
-        header.check_payload(&payload).map_err(bad)?;
-        Ok((header, payload))
     }
 
     /// The segment that holds the record at the position; moves on over skipped Lsns.
@@ -266,6 +276,41 @@ impl Cursor {
             return Ok(RecordHeader::decode(&here, self.position, segment.seed).is_err());
         }
         Ok(before.is_ok_and(|it| it.kind == RecordKind::Seal && it.end() == self.position))
+    }
+}
+
+/// Published bytes of a segment that were read at once.
+#[derive(Debug)]
+struct Window {
+    segment: Arc<Segment>,
+    seed: HeaderSeed,
+    from: Lsn,
+    /// The watermark when they were read.
+    until: Lsn,
+    bytes: Bytes,
+}
+
+impl Window {
+    /// The record at `at`, verified, if all of it is here.
+    #[inline(always)]
+    fn record(&self, at: Lsn) -> Result<Record, RecordError> {
+        let (offset, rest) = self.behind(at).ok_or(RecordError::Short)?;
+        let header = RecordHeader::decode(rest, at, self.seed)?;
+        let payload = RECORD_HEADER_LEN..RECORD_HEADER_LEN + header.len as usize;
+        header.check_payload(rest.get(payload.clone()).ok_or(RecordError::Short)?)?;
+        let payload = self.bytes.slice(offset + payload.start..offset + payload.end);
+        Ok(Record { header, payload })
+    }
+
+    /// How long the record at `at` is, if its header is here.
+    fn stored_len(&self, at: Lsn) -> Option<usize> {
+        let header = RecordHeader::decode(self.behind(at)?.1, at, self.seed).ok()?;
+        usize::try_from(header.stored_len()).ok()
+    }
+
+    fn behind(&self, at: Lsn) -> Option<(usize, &[u8])> {
+        let offset = usize::try_from(at.distance_from(self.from)).ok()?;
+        Some((offset, self.bytes.get(offset..)?))
     }
 }
 

@@ -181,7 +181,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// of the disk.
     fn forget_cached(&self) {}
 
-    /// Maps the first `len` bytes, and makes them resident. The file must keep that length.
+    /// Maps the first `len` bytes. The file must keep that length.
     ///
     /// # Errors
     /// What the operating system says.

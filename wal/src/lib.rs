@@ -63,6 +63,7 @@
 #![deny(unsafe_code)]
 
 mod atomics;
+mod block;
 mod boundary;
 mod check;
 mod claim;

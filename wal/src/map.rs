@@ -41,7 +41,7 @@ struct Stores {
 }
 
 impl Mapping {
-    /// Maps the first `len` bytes of `file`, and makes them resident.
+    /// Maps the first `len` bytes of `file`.
     ///
     /// The file must keep that length while it is mapped: a store behind its end is SIGBUS.
     pub(crate) fn of_file(file: &File, len: usize) -> std::io::Result<Self> {
@@ -49,9 +49,13 @@ impl Mapping {
         // Before the first touch: otherwise readahead fills the cache with large folios, and each
         // later store dirties a whole one.
         raw.advise(Advice::Random)?;
-        // Residency is a matter of speed; a kernel that can not populate serves faults instead.
-        let _ = raw.advise(Advice::PopulateRead);
         Ok(Self { raw: ManuallyDrop::new(raw), stores: None })
+    }
+
+    /// Makes all of it resident.
+    pub(crate) fn make_resident(&self) {
+        // A matter of speed; a kernel that can not populate serves faults instead.
+        let _ = self.raw.advise(Advice::PopulateRead);
     }
 
     /// Zeroed memory, with no file behind it.

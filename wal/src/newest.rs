@@ -9,12 +9,13 @@ use towline_protocol::record::{
     Digest, RECORD_ALIGN, RECORD_PAYLOAD_MAX, RecordHeader, RecordKind,
 };
 
+use crate::block::Block;
 use crate::control::Control;
 use crate::disk::{Access, Disk};
 use crate::error::{AtPath, WalError};
 use crate::header::SegmentHeader;
 use crate::log::SEAL_LEN;
-use crate::scan::{SegmentFile, is_blank, parse, stored_behind};
+use crate::scan::{SegmentFile, is_blank, parse};
 use crate::segment::{file_name, named_base};
 
 /// How much is read at a time where the end of a segment is searched for its SEAL.
@@ -156,7 +157,7 @@ impl Newest {
     /// Whether the segments that were opened so far hold nothing.
     fn are_blank(&self) -> Result<bool, WalError> {
         for file in &self.files {
-            if stored_behind(file, file.first())? > 0 {
+            if !file.is_blank()? {
                 return Ok(false);
             }
         }
@@ -196,11 +197,12 @@ fn holds_nothing(
 impl SegmentFile {
     /// What the BARRIER that the segment begins with says of everything before it.
     fn opened_by_barrier(&self) -> Result<Option<Before>, WalError> {
-        let Ok(record) = self.record(self.first())? else { return Ok(None) };
-        if record.header.kind != RecordKind::Barrier {
+        let mut block = Block::of_one();
+        let Ok((header, payload)) = block.record(self, self.first())? else { return Ok(None) };
+        if header.kind != RecordKind::Barrier {
             return Ok(None);
         }
-        let barrier = Barrier::decode(&record.payload).ok();
+        let barrier = Barrier::decode(payload).ok();
         Ok(barrier.map(|it| Before { end: it.previous_end, digest: it.digest, sealed: false }))
     }
 

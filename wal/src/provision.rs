@@ -98,6 +98,12 @@ impl Ready {
         self.wanted.notify_all();
     }
 
+    /// Makes those resident that opening the log found.
+    fn make_resident(&self) {
+        let found: Vec<_> = self.state().ready.iter().map(Arc::clone).collect();
+        found.iter().for_each(|segment| segment.make_resident());
+    }
+
     /// Waits until something is wanted; `false` once stopped.
     fn wait_until_wanted(&self) -> bool {
         let mut state = self.state();
@@ -147,6 +153,10 @@ impl State {
 
 /// The provisioner's thread.
 pub(crate) fn run(log: &Log) {
+    // Whoever opened the log did not wait for it.
+    let tail = log.tail().segment.clone();
+    tail.iter().for_each(|segment| segment.make_resident());
+    log.provision.make_resident();
     while log.provision.wait_until_wanted() {
         log.segments.cool(log.flushed());
         let prepared = match log.provision.take_stale() {

@@ -8,13 +8,14 @@ use towline_protocol::frame::SegmentIdentity;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{Digest, RecordError, RecordHeader, RecordKind};
 
+use crate::block::Block;
 use crate::control::Control;
 use crate::copies::read_control_on;
 use crate::disk::{Disk, FileDisk};
 use crate::error::WalError;
 use crate::newest::{bases, files_from};
 use crate::report::{Evidence, Witness};
-use crate::scan::{SegmentFile, promises_behind};
+use crate::scan::{Behind, SegmentFile};
 
 /// One record, and the file it lies in.
 #[derive(Clone, Debug)]
@@ -25,6 +26,12 @@ pub struct ReadRecord {
     pub header: RecordHeader,
     /// Its payload.
     pub payload: Bytes,
+}
+
+impl ReadRecord {
+    fn copied(segment: SegmentIdentity, (header, payload): (RecordHeader, &[u8])) -> Self {
+        Self { segment, header, payload: Bytes::copy_from_slice(payload) }
+    }
 }
 
 /// Where and why a reading ended.
@@ -64,6 +71,8 @@ pub struct LogReader {
     control: Control,
     files: Vec<Place>,
     at: usize,
+    /// What was read of that file last.
+    block: Block,
     /// Where the next record of the file should lie.
     next: Lsn,
     verdict: Verdict,
@@ -118,7 +127,17 @@ impl LogReader {
         };
         let promised = Evidence::default().or(control.durable, Witness::Control);
         let dir = dir.to_owned();
-        Self { dir, control, files, at: 0, next, verdict, promised, done: false }
+        Self {
+            dir,
+            control,
+            files,
+            at: 0,
+            block: Block::new(),
+            next,
+            verdict,
+            promised,
+            done: false,
+        }
     }
 
     /// Where and why the reading ended; `None` while there may be more.
@@ -147,15 +166,22 @@ impl LogReader {
             return Ok(None);
         }
         let (at, next) = (self.at, self.next);
+        let mut block = std::mem::replace(&mut self.block, Block::new());
         let Some(file) = self.open(at)? else { return Ok(None) };
         let (segment, durable) = (file.header.identity(), file.header.durable);
-        match file.record(next)? {
+        let mut record = block.record(file, next)?.map(|it| ReadRecord::copied(segment, it));
+        if record.is_err() {
+            // It may have been written since the block was read.
+            block.forget();
+            record = block.record(file, next)?.map(|it| ReadRecord::copied(segment, it));
+        }
+        self.block = block;
+        match record {
             Ok(record) => {
                 self.promised = self.promised.or(durable, Witness::Segment(segment.base));
                 self.next = record.header.end();
                 self.take(&record.header);
-                let payload = record.payload.into();
-                Ok(Some(ReadRecord { segment, header: record.header, payload }))
+                Ok(Some(record))
             }
             Err(error) => self.cross(&error),
         }
@@ -178,6 +204,7 @@ impl LogReader {
             self.next = SegmentSize::first_record(here.header.size.next_base(here.base()));
         }
         self.files[self.at] = Place::Done;
+        self.block.forget();
         self.at += 1;
         self.verdict.stopped = self.next;
         what.clone_into(&mut self.verdict.what);
@@ -200,9 +227,11 @@ impl LogReader {
     fn evidence(&mut self) -> Result<Evidence, WalError> {
         let mut evidence = self.promised;
         let stopped = self.verdict.stopped;
+        let mut block = Block::new();
         for at in self.at..self.files.len() {
             let Some(file) = self.open(at)? else { continue };
-            let behind = promises_behind(std::slice::from_ref(file), stopped)?;
+            let behind =
+                Behind::look(std::slice::from_ref(file), (stopped, stopped), &mut block)?.promise;
             let (durable, base) = (file.header.durable, file.base());
             evidence = evidence.or(durable, Witness::Segment(base));
             evidence = evidence.or(behind.durable, behind.witness);

@@ -6,25 +6,29 @@ use std::sync::Arc;
 
 use towline_protocol::barrier::Barrier;
 use towline_protocol::epoch::History;
-use towline_protocol::lsn::Lsn;
+use towline_protocol::lsn::{Lsn, SegmentSize};
+use towline_protocol::record::RecordKind;
 use towline_protocol::terms::Terms;
 
+use crate::block::Block;
 use crate::control::Control;
 use crate::copies::{self, Copies};
 use crate::cut;
 use crate::disk::{Disk, DiskLock};
 use crate::error::{AtPath, WalError};
-use crate::header::HEADER_PAGE_LEN;
 use crate::log::Recovered;
 use crate::newest::Newest;
 use crate::planted::{Bug, planted};
 use crate::provision::READY_SEGMENTS;
 use crate::report::{Evidence, Report, Witness};
-use crate::scan::{Scan, SegmentFile, promises_behind, stored_behind};
+use crate::scan::{Behind, Scan, SegmentFile};
 use crate::segment::Segment;
 use crate::segments::Segments;
 use crate::trim;
 use crate::wal::Options;
+
+/// So much is written again at a time, in bytes.
+const REWRITE_LEN: u64 = 1 << 20;
 
 /// Takes a folder's lock, or says that somebody else has it.
 pub(crate) fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn DiskLock>, WalError> {
@@ -85,8 +89,10 @@ fn judge(
 ) -> Result<(Newest, Scan), WalError> {
     let disk = &*options.disk;
     let newest = Newest::open(disk, dir, control, options.expect_durable)?;
-    let scan = newest.scan()?;
-    let evidence = evidence(&newest.files, &scan, control, options)?;
+    let mut block = Block::new();
+    let scan = newest.scan(options.threads, &mut block)?;
+    let behind = Behind::look(&newest.files, (scan.end, scan.stopped), &mut block)?;
+    let evidence = evidence(&newest.files, (&scan, &behind), control, options);
     (report.evidence, report.witness) = (evidence.durable, evidence.witness);
     report.end = scan.end;
     report.segments = newest.segments;
@@ -95,7 +101,7 @@ fn judge(
     if evidence.durable > scan.stopped {
         return Err(corrupt(dir, &newest.files, &scan, evidence.durable));
     }
-    report.torn_bytes = torn_bytes(&newest.files, &scan)?;
+    report.torn_bytes = behind.stored;
     if report.torn_bytes == 0 || planted(Bug::TornTailLeftInPlace) {
         return Ok((newest, scan));
     }
@@ -107,7 +113,7 @@ fn judge(
     report.scanned_bytes += newest.bytes_read();
     drop(newest);
     let newest = Newest::open(disk, dir, control, options.expect_durable)?;
-    let scan = newest.scan()?;
+    let scan = newest.scan(options.threads, &mut Block::new())?;
     if scan.end != report.end {
         // With the segments that are gone went what they promise, so this scan began further
         // back, and met damage where the first one had no reason to look.
@@ -117,8 +123,19 @@ fn judge(
 }
 
 impl Newest {
-    fn scan(&self) -> Result<Scan, WalError> {
-        Scan::run(&self.files, (self.from, 0), self.before)
+    /// Scans the records, and looks through the ready segments behind them at the same time.
+    fn scan(&self, threads: bool, block: &mut Block) -> Result<Scan, WalError> {
+        let ready = self.files.iter().skip(1).rev().take(if threads { READY_SEGMENTS } else { 0 });
+        std::thread::scope(|scope| {
+            for file in ready {
+                let look = || {
+                    // Whoever asks for the answer asks again if there is none.
+                    let _ = file.is_blank();
+                };
+                let _ = std::thread::Builder::new().spawn_scoped(scope, look);
+            }
+            Scan::run(&self.files, (self.from, 0), self.before, block)
+        })
     }
 
     fn bytes_read(&self) -> u64 {
@@ -129,16 +146,16 @@ impl Newest {
 /// How far the log is known to have been durable, by everything that ever promised it.
 fn evidence(
     files: &[SegmentFile],
-    scan: &Scan,
+    (scan, behind): (&Scan, &Behind),
     control: &Control,
     options: &Options,
-) -> Result<Evidence, WalError> {
+) -> Evidence {
     let mut evidence = scan.promise.or(control.durable, Witness::Control);
     for file in files {
         evidence = evidence.or(file.header.durable, Witness::Segment(file.base()));
     }
-    let behind = promises_behind(files, scan.stopped)?;
-    Ok(evidence.or(behind.durable, behind.witness).or(options.expect_durable, Witness::Caller))
+    let promise = behind.promise;
+    evidence.or(promise.durable, promise.witness).or(options.expect_durable, Witness::Caller)
 }
 
 fn corrupt(dir: &Path, files: &[SegmentFile], scan: &Scan, evidence: Lsn) -> WalError {
@@ -158,12 +175,6 @@ fn corrupt(dir: &Path, files: &[SegmentFile], scan: &Scan, evidence: Lsn) -> Wal
             WalError::MissingSegment { dir: dir.to_owned(), base }
         }
     }
-}
-
-/// How much lies behind the newest record; none if the log can go on in place.
-fn torn_bytes(files: &[SegmentFile], scan: &Scan) -> Result<u64, WalError> {
-    let behind = files.iter().skip(scan.tail).map(|file| stored_behind(file, scan.end));
-    behind.sum()
 }
 
 /// Opens the segments, and takes to the disk what only the page cache may hold: after a failed
@@ -197,11 +208,10 @@ fn open_segments(
         if is_past_promise || at == scan.tail {
             let segment = Segment::open(disk, &file.path, at == scan.tail)?;
             if is_past_promise {
-                report.rewritten_bytes += make_durable(file, &segment, report.evidence, scan.end)?;
+                report.rewritten_bytes += make_durable(file, &segment, report.evidence, scan)?;
             }
             segments.push(Arc::new(segment));
         }
-        file.forget();
     }
     let mut history = control.history.clone();
     if !planted(Bug::EpochWithoutBarrier) {
@@ -235,22 +245,42 @@ fn make_durable(
     file: &SegmentFile,
     segment: &Segment,
     promise: Lsn,
-    end: Lsn,
+    scan: &Scan,
 ) -> Result<u64, WalError> {
     let mut written = 0;
     let from = promise.max(file.first());
-    let to = end.min(file.header.size.next_base(file.base()));
+    let to = scan.end.min(file.header.size.next_base(file.base()));
     if from < to && !planted(Bug::TailNotRewritten) {
-        let bytes = file.bytes()?;
-        let offset =
-            |lsn: Lsn| usize::try_from(lsn.distance_from(file.base())).unwrap_or(usize::MAX);
-        let valid = bytes.get(offset(from)..offset(to).min(bytes.len())).unwrap_or_default();
-        segment.rewrite(from, valid)?;
-        written = valid.len() as u64;
-        segment.rewrite(file.base(), bytes.get(..HEADER_PAGE_LEN).unwrap_or_default())?;
+        let offset = |at: Lsn| at.distance_from(file.base());
+        while from.advance(written) < to {
+            let at = from.advance(written);
+            let valid = file.read(offset(at), offset(to).min(offset(at) + REWRITE_LEN))?;
+            segment.rewrite(at, &valid)?;
+            written += valid.len() as u64;
+        }
+        segment.rewrite(file.base(), &file.read(0, SegmentSize::HEADER_LEN)?)?;
+        verify(file, (from, to), scan)?;
     }
     segment.sync()?;
     Ok(written)
+}
+
+/// Checks that there still are records from one place to another. The page cache may have dropped
+/// what the disk does not hold between the scan and the rewriting, and drops no page that is to be
+/// written.
+fn verify(file: &SegmentFile, (from, to): (Lsn, Lsn), scan: &Scan) -> Result<(), WalError> {
+    let mut block = Block::new();
+    // The caller of opening may promise any place, also one inside a record.
+    let mut at = if block.record(file, from)?.is_ok() { from } else { file.first() };
+    while at < to {
+        match block.record(file, at)? {
+            Ok((header, _)) if header.kind == RecordKind::Seal => break,
+            Ok((header, _)) => at = header.end(),
+            Err(_) if scan.barriers.iter().any(|(_, next)| next.previous_end == at) => break,
+            Err(source) => return Err(WalError::Record { at, source }),
+        }
+    }
+    Ok(())
 }
 
 /// The terms of the log: the newest epoch's BARRIER says them.
@@ -274,8 +304,10 @@ fn terms_of(
         evidence: control.durable,
         what,
     };
-    let record = file.record(newest.first)?.map_err(|error| corrupt(error.to_string()))?;
-    let barrier = Barrier::decode(&record.payload).map_err(|error| corrupt(error.to_string()))?;
+    let mut block = Block::of_one();
+    let record = block.record(&file, newest.first)?;
+    let (_, payload) = record.map_err(|error| corrupt(error.to_string()))?;
+    let barrier = Barrier::decode(payload).map_err(|error| corrupt(error.to_string()))?;
     Ok(barrier.terms)
 }
 

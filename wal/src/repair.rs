@@ -13,6 +13,7 @@ use towline_protocol::epoch::Epoch;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{Digest, HeaderSeed, RECORD_HEADER_LEN, RecordHeader, RecordKind};
 
+use crate::block::Block;
 use crate::check::{Known, is_of};
 use crate::control::Control;
 use crate::copies::{self, folder_of};
@@ -28,7 +29,7 @@ use crate::planted::{Bug, planted};
 use crate::receive::take_record;
 use crate::recovery::take_lock;
 use crate::report::{Evidence, Witness};
-use crate::scan::{SegmentFile, parse, promises_behind};
+use crate::scan::{Behind, SegmentFile, parse};
 use crate::segment::{create, file_name};
 use crate::wal::Options;
 
@@ -291,7 +292,8 @@ fn evidence_at(
     let mut evidence = Evidence::default().or(control.durable, Witness::Control);
     for later in named_bases(disk, dir, control)?.into_iter().filter(|&later| later >= base) {
         let Ok(file) = SegmentFile::open(disk, dir, later, control) else { continue };
-        let behind = promises_behind(std::slice::from_ref(&file), base)?;
+        let behind =
+            Behind::look(std::slice::from_ref(&file), (base, base), &mut Block::new())?.promise;
         evidence = evidence.or(behind.durable, behind.witness);
     }
     Ok(evidence)

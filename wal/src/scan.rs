@@ -11,6 +11,7 @@ use towline_protocol::record::{
     Digest, HeaderSeed, RECORD_ALIGN, RECORD_HEADER_LEN, RecordError, RecordHeader, RecordKind,
 };
 
+use crate::block::Block;
 use crate::control::Control;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{AtPath, WalError};
@@ -28,8 +29,8 @@ pub(crate) struct SegmentFile {
     pub(crate) seed: HeaderSeed,
     file: Arc<dyn DiskFile>,
     len: u64,
-    /// The whole file, from when it was first read until it is forgotten.
-    bytes: Mutex<Option<Arc<Vec<u8>>>>,
+    /// Whether there is nothing but zeros behind the header, once somebody looked.
+    blank: Mutex<Option<bool>>,
     /// How many bytes of it were read.
     read: AtomicU64,
 }
@@ -61,7 +62,7 @@ impl SegmentFile {
         }
         let read = AtomicU64::new(HEADER_PAGE_LEN as u64);
         let seed = header.seed();
-        Ok(Self { path, header, seed, file, len, bytes: Mutex::default(), read })
+        Ok(Self { path, header, seed, file, len, blank: Mutex::default(), read })
     }
 
     /// How many bytes of the file were read.
@@ -78,67 +79,55 @@ impl SegmentFile {
     }
 
     /// The whole file; at most a segment's size.
-    pub(crate) fn bytes(&self) -> Result<Arc<Vec<u8>>, WalError> {
-        let mut held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bytes) = &*held {
-            return Ok(Arc::clone(bytes));
-        }
-        let bytes = Arc::new(self.read(0, self.len)?);
-        *held = Some(Arc::clone(&bytes));
-        Ok(bytes)
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>, WalError> {
+        self.read(0, self.len)
     }
 
-    /// Lets go of the file's bytes.
-    pub(crate) fn forget(&self) {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner).take();
+    /// Fills `bytes` with what lies at `offset`, as far as the file goes; returns how much it is.
+    pub(crate) fn read_into(&self, bytes: &mut [u8], offset: u64) -> Result<usize, WalError> {
+        let left = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let len = left.min(bytes.len());
+        self.file.read_exact_at(&mut bytes[..len], offset).at("reading", &self.path)?;
+        self.read.fetch_add(len as u64, Ordering::Relaxed);
+        Ok(len)
+    }
+
+    /// Whether there is nothing but zeros behind the header. Looked at once, whoever asks.
+    pub(crate) fn is_blank(&self) -> Result<bool, WalError> {
+        let mut blank = self.blank.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(blank) = *blank {
+            return Ok(blank);
+        }
+        let (mut block, mut offset) = (Block::new(), SegmentSize::HEADER_LEN);
+        let mut is_blank_so_far = true;
+        while is_blank_so_far && offset < self.len {
+            let piece = block.at(self, offset, 1)?;
+            is_blank_so_far = is_blank(piece);
+            offset += piece.len() as u64;
+        }
+        *blank = Some(is_blank_so_far);
+        Ok(is_blank_so_far)
     }
 
     /// What lies between two offsets, or up to the file's end.
     pub(crate) fn read(&self, from: u64, to: u64) -> Result<Vec<u8>, WalError> {
         let len = to.min(self.len).saturating_sub(from);
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-        self.file.read_exact_at(&mut bytes, from).at("reading", &self.path)?;
-        self.read.fetch_add(len, Ordering::Relaxed);
+        self.read_into(&mut bytes, from)?;
         Ok(bytes)
     }
 
-    /// The record at `lsn`.
-    pub(crate) fn record(&self, lsn: Lsn) -> Result<Result<Parsed, RecordError>, WalError> {
-        let offset = lsn.distance_from(self.base());
-        if offset + RECORD_HEADER_LEN as u64 > self.len {
-            return Ok(Err(RecordError::Short));
-        }
-        let behind = offset + RECORD_HEADER_LEN as u64;
-        let header = match RecordHeader::decode(&self.read(offset, behind)?, lsn, self.seed) {
-            Ok(header) => header,
-            Err(error) => return Ok(Err(error)),
-        };
-        if offset + header.stored_len() > self.len {
-            return Ok(Err(RecordError::Short));
-        }
-        let payload = self.read(behind, behind + u64::from(header.len))?;
-        Ok(header.check_payload(&payload).map(|()| Parsed { header, payload }))
-    }
-}
-
-impl SegmentFile {
     /// Whether the file begins with a BARRIER that says that the epoch before it ended at `end`.
     pub(crate) fn follows(&self, end: Lsn, digest: Digest) -> Result<bool, WalError> {
-        let Ok(record) = self.record(self.first())? else { return Ok(false) };
-        let barrier = Barrier::decode(&record.payload).ok();
+        let mut block = Block::of_one();
+        let Ok((header, payload)) = block.record(self, self.first())? else { return Ok(false) };
+        let barrier = Barrier::decode(payload).ok();
         let ended = |barrier: Barrier| {
             barrier.previous_end == end && barrier.digest == digest
                 || planted(Bug::BarrierFollowsAnything)
         };
-        Ok(record.header.kind == RecordKind::Barrier && barrier.is_some_and(ended))
+        Ok(header.kind == RecordKind::Barrier && barrier.is_some_and(ended))
     }
-}
-
-/// A valid record.
-#[derive(Debug)]
-pub(crate) struct Parsed {
-    pub(crate) header: RecordHeader,
-    pub(crate) payload: Vec<u8>,
 }
 
 /// The record that begins at `offset` of a segment's bytes.
@@ -186,6 +175,7 @@ impl Scan {
         files: &[SegmentFile],
         (from, tail): (usize, usize),
         before: Before,
+        block: &mut Block,
     ) -> Result<Self, WalError> {
         let mut scan = Self {
             end: before.end,
@@ -198,23 +188,27 @@ impl Scan {
             why: "there is no segment".to_owned(),
         };
         for (at, file) in files.iter().enumerate().skip(from) {
-            let goes_on = scan.segment(at, file, &file.bytes()?);
+            let goes_on = scan.segment(at, file, block)?;
             let next = files.get(at + 1).filter(|_| goes_on);
             let Some(next) = next else { break };
             if !scan.sealed && !next.follows(scan.end, scan.digest)? {
                 break;
             }
-            file.forget();
         }
         Ok(scan)
     }
 
     /// Scans one segment; `false` if it holds no valid record, so that nothing can follow.
-    fn segment(&mut self, at: usize, file: &SegmentFile, bytes: &[u8]) -> bool {
+    fn segment(
+        &mut self,
+        at: usize,
+        file: &SegmentFile,
+        block: &mut Block,
+    ) -> Result<bool, WalError> {
         let mut lsn = file.first();
         loop {
-            let offset = usize::try_from(lsn.distance_from(file.base())).unwrap_or(usize::MAX);
-            let parsed = parse(bytes, offset, lsn, file.seed)
+            let parsed = block
+                .record(file, lsn)?
                 .map_err(|error| error.to_string())
                 .and_then(|record| self.check(file, record));
             let header = match parsed {
@@ -222,7 +216,7 @@ impl Scan {
                 Err(why) => {
                     self.stopped = lsn;
                     self.why = why;
-                    return lsn > file.first();
+                    return Ok(lsn > file.first());
                 }
             };
             self.take(at, header);
@@ -230,7 +224,7 @@ impl Scan {
             if self.sealed {
                 self.stopped = SegmentSize::first_record(file.header.size.next_base(file.base()));
                 self.why = "the next segment has no records".to_owned();
-                return true;
+                return Ok(true);
             }
         }
     }
@@ -275,51 +269,81 @@ impl Scan {
     }
 }
 
-/// The highest promise of any valid header at or behind `from`: of records at every place one
-/// could lie, and of the segments' own headers.
-pub(crate) fn promises_behind(files: &[SegmentFile], from: Lsn) -> Result<Evidence, WalError> {
-    let mut promise = Evidence::default();
-    if planted(Bug::PromisesBehindIgnored) {
-        return Ok(promise);
-    }
-    for file in files {
-        let end = file.header.size.next_base(file.base());
-        if end <= from {
-            continue;
-        }
-        if file.base() >= from {
-            promise = promise.or(file.header.durable, Witness::Segment(file.base()));
-        }
-        let bytes = file.bytes()?;
-        let start = from.max(file.first()).distance_from(file.base());
-        let start = usize::try_from(start.next_multiple_of(RECORD_ALIGN)).unwrap_or(usize::MAX);
-        for offset in (start..bytes.len().saturating_sub(RECORD_HEADER_LEN - 1))
-            .step_by(RECORD_ALIGN as usize)
-        {
-            let lsn = file.base().advance(offset as u64);
-            if let Ok(header) = RecordHeader::decode(&bytes[offset..], lsn, file.seed) {
-                promise = promise.or(header.sync_lsn, Witness::Record(lsn));
-            }
-        }
-    }
-    Ok(promise)
+/// So much is skipped at once if it is blank, in bytes.
+const CHUNK_LEN: usize = 4096;
+
+/// What lies behind the newest record.
+#[derive(Debug, Default)]
+pub(crate) struct Behind {
+    /// The highest promise of any valid header: of records at every place one could lie, and of the
+    /// segments' own headers.
+    pub(crate) promise: Evidence,
+    /// How many bytes there are, in each file up to the last one that is not zero.
+    pub(crate) stored: u64,
 }
 
-/// How many bytes lie behind `from` in a file, up to the last one that is not zero.
-pub(crate) fn stored_behind(file: &SegmentFile, from: Lsn) -> Result<u64, WalError> {
-    const BLOCK_LEN: usize = 4096;
-    let bytes = file.bytes()?;
-    let offset = from.max(file.first()).distance_from(file.base());
-    let offset = usize::try_from(offset).unwrap_or(usize::MAX).max(HEADER_PAGE_LEN);
-    let mut rest = bytes.get(offset..).unwrap_or_default();
-    while let Some((before, block)) = rest.split_at_checked(rest.len().saturating_sub(BLOCK_LEN)) {
-        if block.is_empty() || !is_blank(block) {
-            break;
+impl Behind {
+    /// Looks behind `end`, the end of the newest record; promises are taken from `stopped` on, the
+    /// place where the next one should lie.
+    pub(crate) fn look(
+        files: &[SegmentFile],
+        (end, stopped): (Lsn, Lsn),
+        block: &mut Block,
+    ) -> Result<Self, WalError> {
+        let mut behind = Self::default();
+        for file in files {
+            if file.header.size.next_base(file.base()) <= end {
+                continue;
+            }
+            if file.base() >= stopped {
+                behind.promised(file.header.durable, Witness::Segment(file.base()));
+            }
+            let from = end.max(file.first());
+            if from > file.first() || !file.is_blank()? {
+                behind.look_into(file, (from, stopped), block)?;
+            }
         }
-        rest = before;
+        Ok(behind)
     }
-    let last = rest.iter().rposition(|&byte| byte != 0);
-    Ok(last.map_or(0, |last| last as u64 + 1))
+
+    fn promised(&mut self, durable: Lsn, witness: Witness) {
+        if !planted(Bug::PromisesBehindIgnored) {
+            self.promise = self.promise.or(durable, witness);
+        }
+    }
+
+    fn look_into(
+        &mut self,
+        file: &SegmentFile,
+        (from, stopped): (Lsn, Lsn),
+        block: &mut Block,
+    ) -> Result<(), WalError> {
+        let from = from.distance_from(file.base()).next_multiple_of(RECORD_ALIGN);
+        let (mut offset, mut stored) = (from, 0);
+        while offset < file.len {
+            let piece = block.at(file, offset, RECORD_HEADER_LEN)?;
+            for (chunk, at) in piece.chunks(CHUNK_LEN).zip((0..).step_by(CHUNK_LEN)) {
+                // Where a header could begin there is an Lsn, and it is not zero.
+                if is_blank(chunk) {
+                    continue;
+                }
+                let last = chunk.iter().rposition(|&byte| byte != 0).unwrap_or_default();
+                stored = offset - from + (at + last) as u64 + 1;
+                for at in (at..at + chunk.len()).step_by(RECORD_ALIGN as usize) {
+                    let lsn = file.base().advance(offset + at as u64);
+                    let header = RecordHeader::decode(&piece[at..], lsn, file.seed);
+                    if let Some(header) = header.ok().filter(|_| lsn >= stopped) {
+                        self.promised(header.sync_lsn, Witness::Record(lsn));
+                    }
+                }
+            }
+            // The next piece begins with the first place whose header was not all in this one.
+            let places = piece.len().saturating_sub(RECORD_HEADER_LEN) as u64 / RECORD_ALIGN + 1;
+            offset += places * RECORD_ALIGN;
+        }
+        self.stored += stored;
+        Ok(())
+    }
 }
 
 /// Whether all bytes are zero. A chunk is looked at as a whole: many times as fast as byte by byte.

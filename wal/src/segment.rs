@@ -14,7 +14,6 @@ use crate::error::{AtPath, WalError};
 use crate::header::{FORMAT_VERSION, HEADER_PAGE_LEN, SegmentHeader};
 use crate::map::{self, Mapping};
 use crate::planted::{Bug, planted};
-use crate::scan::Parsed;
 
 /// The name of a segment that is not ready yet.
 const FRESH_NAME: &str = "segment.new";
@@ -81,7 +80,9 @@ impl Segment {
         if !planted(Bug::SegmentNameNotSynced) {
             disk.sync_dir(dir).at("syncing", dir)?;
         }
-        Self::open(disk, &path, true)
+        let segment = Self::open(disk, &path, true)?;
+        segment.make_resident();
+        Ok(segment)
     }
 
     /// The same file under another header: a ready segment that another epoch takes.
@@ -152,15 +153,15 @@ impl Segment {
         Ok(bytes.into())
     }
 
-    /// The record at `lsn`, verified.
-    pub(crate) fn record(&self, lsn: Lsn) -> Result<Parsed, WalError> {
+    /// The payload of the record at `lsn`, verified.
+    pub(crate) fn payload(&self, lsn: Lsn) -> Result<Bytes, WalError> {
         let bad = |source| WalError::Record { at: lsn, source };
         let header = self.read(lsn, RECORD_HEADER_LEN)?;
         let header = RecordHeader::decode(&header, lsn, self.seed).map_err(bad)?;
         let at = lsn.advance(RECORD_HEADER_LEN as u64);
         let payload = self.read(at, header.len as usize)?;
         header.check_payload(&payload).map_err(bad)?;
-        Ok(Parsed { header, payload: payload.to_vec() })
+        Ok(payload)
     }
 
     /// Writes bytes that are in the file already into it again, so that the next sync takes them
@@ -184,6 +185,13 @@ impl Segment {
         };
         let range = self.offset(range.start)..self.offset(range.end);
         self.file.sync_range(mapping, range).at("syncing", &self.path)
+    }
+
+    /// Brings all of it into memory, so that nobody who stores to it or reads it waits for that.
+    pub(crate) fn make_resident(&self) {
+        if let Some(mapping) = &self.mapping {
+            mapping.make_resident();
+        }
     }
 
     /// Makes all of it ready to be stored to, at the cost of writing it twice if that takes long.

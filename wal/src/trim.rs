@@ -140,8 +140,8 @@ impl Log {
         };
         let place = self.size.base_of(newest.first);
         let segment = self.segments.get(place)?.ok_or(WalError::NoBoundary(newest.first))?;
-        let record = segment.record(newest.first)?;
-        let barrier = Barrier::decode(&record.payload)
+        let payload = segment.payload(newest.first)?;
+        let barrier = Barrier::decode(&payload)
             .map_err(|error| segment.corrupt(newest.first, self.flushed(), &error))?;
         Ok(Some(barrier.terms))
     }

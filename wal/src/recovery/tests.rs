@@ -9,7 +9,7 @@ use towline_protocol::lsn::SegmentSize;
 
 use super::*;
 use crate::copies::found_on;
-use crate::header::SegmentHeader;
+use crate::header::{HEADER_PAGE_LEN, SegmentHeader};
 use crate::simulated::SimDisk;
 use crate::support::{
     append, barrier, begin, contents, files, founded, founding, open, payload, payloads, restore,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod bad_input;
+mod blocks;
 mod damage;
 mod faults;
 mod flushes;

@@ -1,5 +1,6 @@
 //! A voter's part: where it stands, and the fence.
 
+use super::candidate::{Candidate, Phase};
 use super::{Action, Failure, Following, Machine, Role};
 use crate::epoch::Epoch;
 use crate::frame::{Body, Fence, Frame, Positions};
@@ -113,8 +114,13 @@ impl Machine {
     pub fn handle_adopted(&mut self, epoch: Epoch) {
         self.heard_of(epoch);
         self.fence_durable = self.fence_durable.max(epoch);
-        if epoch > self.fence {
-            self.fence = epoch;
+        if epoch <= self.fence {
+            return;
+        }
+        self.fence = epoch;
+        // A candidate that still asks is not outrun: the epoch it takes will be higher.
+        let asks = |candidate: &Candidate| matches!(candidate.phase, Phase::Asking(_));
+        if !matches!(&self.role, Role::Candidate(candidate) if asks(candidate)) {
             self.step_down();
         }
     }

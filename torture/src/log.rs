@@ -1,5 +1,6 @@
 //! The log under test: how it is founded, opened and read back, on a simulated disk or a real one.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ use crate::oracle::{Found, Read, Written};
 pub(crate) const SLOT: &str = "reader";
 /// Where a simulated disk has its log.
 pub(crate) const DIR: &str = "/node/log";
+/// How much of a log is read at a time where it is read as it is shipped, in bytes.
+const CHUNK_LEN: usize = 32 << 10;
 
 pub(crate) fn dir() -> &'static Path {
     Path::new(DIR)
@@ -107,11 +110,28 @@ pub(crate) fn read_back(wal: &Arc<Wal>) -> Result<Found, WalError> {
     let control = wal.control();
     let mut found = Found::of(&control);
     let mut cursor = wal.cursor(control.oldest.end, Level::Flushed)?;
+    let mut read = BTreeMap::new();
     while let Some(record) = cursor.next_record()? {
         found.take(&record.header, &record.payload);
+        read.insert(record.header.lsn, record.header.end());
     }
+    ship(wal, control.oldest.end, &read)?;
     found.epochs = wal.history().starts().iter().map(|start| start.epoch.number).collect();
     Ok(found)
+}
+
+/// Reads the log as it is shipped, in chunks: they hold the records that were read, and no other.
+fn ship(wal: &Arc<Wal>, from: Lsn, read: &BTreeMap<Lsn, Lsn>) -> Result<(), WalError> {
+    let mut cursor = wal.cursor(from, Level::Flushed)?;
+    let mut shipped = 0;
+    while let Some(chunk) = cursor.next_chunk(CHUNK_LEN)? {
+        let mut at = chunk.from;
+        while at < chunk.end {
+            at = *read.get(&at).ok_or(WalError::NoBoundary(at))?;
+            shipped += 1;
+        }
+    }
+    if shipped == read.len() { Ok(()) } else { Err(WalError::NoBoundary(cursor.position())) }
 }
 
 /// What a reader finds in a folder without opening the log, and why it calls it corrupt.

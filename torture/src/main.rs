@@ -28,7 +28,7 @@ use tally::{Tally, on_panic};
 
 const USAGE: &str = "usage: towline-torture crash-states [--states N | --full] [--only CASE]
        \
-    towline-torture bit-flips [--random N] [--full] [--only CASE]\n       \
+    towline-torture bit-flips [--random N] [--full | --glance] [--only CASE]\n       \
     towline-torture syscall-crash [--points N] [--only CASE]\n       \
     towline-torture power-cut [--cuts N] [--only CASE]\n       \
     towline-torture life FOLDER SEED | writers FOLDER LIFE    what these run and kill\n       \
@@ -80,14 +80,18 @@ fn crash_states(mut arguments: Arguments) -> Result<bool, String> {
 
 fn bit_flips(mut arguments: Arguments) -> Result<bool, String> {
     let random = arguments.number("--random")?;
-    let full = arguments.flag("--full");
+    let extent = match (arguments.flag("--full"), arguments.flag("--glance")) {
+        (true, _) => Extent::Full,
+        (_, true) => Extent::Glance,
+        _ => Extent::Short,
+    };
     let only = arguments.value("--only")?;
     arguments.finish()?;
     on_panic(1);
     let tally = Tally::new("bit-flips", false);
     match only {
         Some(case) => bit_flips::run_one(&case, &tally)?,
-        None => bit_flips::run(if full { Extent::Full } else { Extent::Short }, random, &tally),
+        None => bit_flips::run(extent, random, &tally),
     }
     Ok(tally.end())
 }

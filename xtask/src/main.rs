@@ -17,6 +17,8 @@
 //! cargo xtask bit-flips              the log under damage   [--random N] [--full]
 //! cargo xtask syscall-crash          the log with a fault at every system call   [--points N]
 //! cargo xtask power-cut              the log on file systems that lose power   [--cuts N]
+//! cargo xtask tsan                   the log's tests under ThreadSanitizer
+//! cargo xtask coverage               how much of what judges a log is ever run
 //! cargo xtask client-test            redis-cli, redis-benchmark and redis-py   [--profile NAME]
 //! ```
 #![forbid(unsafe_code)]
@@ -27,6 +29,7 @@ mod bench_wal;
 mod ci;
 mod client_test;
 mod cluster;
+mod coverage;
 mod demo_loop;
 mod fuzz;
 mod instructions;
@@ -40,6 +43,7 @@ mod strace_test;
 mod tidy;
 mod tools;
 mod torture;
+mod tsan;
 
 use std::process::ExitCode;
 
@@ -54,7 +58,7 @@ const USAGE: &str = "usage: cargo xtask ci [--only STEP] | tidy | \
     crash-states [--states N | --full] [--only CASE] | \
     bit-flips [--random N] [--full] [--only CASE] | \
     syscall-crash [--points N] [--only CASE] | \
-    power-cut [--cuts N] [--only CASE]";
+    power-cut [--cuts N] [--only CASE] | tsan | coverage";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::new(std::env::args().skip(1));
@@ -68,7 +72,9 @@ fn main() -> ExitCode {
         Some("instructions") => instructions::run(arguments),
         Some("strace-test") => strace_test::run(arguments),
         Some("fuzz") => fuzz::run(arguments),
+        Some("coverage") => coverage::run(arguments),
         Some("loom") => loom::run(arguments),
+        Some("tsan") => tsan::run(arguments),
         Some("model") => model::run(arguments),
         Some("scenarios") => scenarios::run(arguments),
         Some("planted") => planted::run(arguments),

@@ -56,7 +56,7 @@ pub(crate) fn prepare() {
 
 /// Installs Debian packages without starting their services; whether it worked shows in what is
 /// there afterwards.
-fn install(packages: &[&str]) {
+pub(crate) fn install(packages: &[&str]) {
     if !has("apt-get") {
         return eprintln!("no apt-get here to install {}", packages.join(" "));
     }

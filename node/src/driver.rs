@@ -4,6 +4,7 @@
 //! of its own. At most one task receives into the log at a time: the replica's, or a candidate's
 //! fetch. It is stopped, and seen to have stopped, before any promise is made.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -127,7 +128,10 @@ async fn act(shared: &Arc<Shared>, action: Action, receiving: Receiving) -> Rece
             let renew = |shared: &Shared| shared.wal().renew();
             blocking(shared, "taking a new incarnation", renew).await;
         }
-        Action::Send(node, frame) => send(shared, node, frame),
+        Action::Send(node, frame) => {
+            shared.frames.fetch_sub(1, Ordering::Relaxed);
+            send(shared, node, frame);
+        }
         Action::Ended(ended) => {
             let follows = ended.is_err();
             end(shared, ended);

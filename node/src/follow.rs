@@ -232,7 +232,7 @@ async fn same_log(
              `towline wal verify`, then rebuild the damaged node",
             theirs.0, ours.0
         );
-        shared.tell(|machine, _| machine.handle_contradiction(reason));
+        shared.tell(|machine, _| machine.quarantine(reason));
     }
     Ok(ours == theirs)
 }

@@ -275,7 +275,7 @@ impl Node {
             (
                 machine.voters().clone(),
                 machine.replicas(),
-                machine.quarantine().map(str::to_owned),
+                machine.quarantined().map(str::to_owned),
                 machine.last_epoch(),
                 matches!(machine.role(), RoleView::Primary { .. }),
             )

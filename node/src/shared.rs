@@ -1,7 +1,7 @@
 //! What a node's tasks share: the rules under one lock, and the watermarks they publish.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,6 +23,9 @@ use crate::platform::Platform;
 use crate::refusals::{PeerError, Refusals};
 use crate::upkeep::Damaged;
 use crate::view::{Leadership, NodeState};
+
+/// How many frames may wait for the driver, which may wait for the disk.
+const FRAMES_MAX: usize = 256;
 
 /// What the rules have acknowledged, published as one value so that nobody sees half of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -102,6 +105,8 @@ pub(crate) struct Shared {
     /// it was must never write over what the cut has written.
     pub(crate) writing: Mutex<()>,
     actions: mpsc::UnboundedSender<Action>,
+    /// How many of the actions that wait are frames to be sent.
+    pub(crate) frames: AtomicUsize,
     pub(crate) stopping: watch::Sender<bool>,
 }
 
@@ -125,8 +130,8 @@ pub(crate) struct Parts {
 }
 
 impl Shared {
-    /// The state, and the queue of what the rules want done. The queue's length is bounded by the
-    /// rules: a machine asks for a handful of actions for every frame or timeout it is given.
+    /// The state, and the queue of what the rules want done: [`FRAMES_MAX`] frames at the most, and
+    /// a handful of actions for every change of role or epoch.
     pub(crate) fn new(parts: Parts) -> (Arc<Self>, mpsc::UnboundedReceiver<Action>) {
         let (actions, queue) = mpsc::unbounded_channel();
         let leadership = Leadership {
@@ -166,6 +171,7 @@ impl Shared {
             failed: AtomicBool::new(false),
             writing: Mutex::default(),
             actions,
+            frames: AtomicUsize::new(0),
             stopping: watch::Sender::new(false),
         };
         (Arc::new(shared), queue)
@@ -237,6 +243,12 @@ impl Shared {
         set(&self.acks, ack.map(|(epoch, ack)| frame(epoch, ack.seen, Body::Ack(ack))));
         set(&self.leadership, self.leadership_of(machine, leads));
         while let Some(action) = machine.poll_action() {
+            if matches!(action, Action::Send(..)) {
+                if self.frames.load(Ordering::Relaxed) >= FRAMES_MAX {
+                    continue; // As good as lost on the way: whoever is not answered asks again.
+                }
+                self.frames.fetch_add(1, Ordering::Relaxed);
+            }
             // Nobody takes actions any more only while the node stops.
             let _ = self.actions.send(action);
         }
@@ -302,7 +314,7 @@ impl Shared {
         *self.gate.write().unwrap_or_else(PoisonError::into_inner) = Gate::Shut;
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = reason.clone();
         self.failed.store(true, Ordering::Relaxed);
-        self.tell(|machine, _| machine.handle_contradiction(reason));
+        self.tell(|machine, _| machine.quarantine(reason));
     }
 }
 

@@ -174,7 +174,7 @@ pub enum RoleView {
         /// Whether clients are served.
         open: bool,
     },
-    /// Its log contradicts the cluster's; an operator must decide.
+    /// Its log contradicts the cluster's, or its disk or engine failed; an operator must decide.
     Quarantined,
 }
 
@@ -408,7 +408,7 @@ impl Machine {
 
     /// Why the node is quarantined.
     #[must_use]
-    pub fn quarantine(&self) -> Option<&str> {
+    pub fn quarantined(&self) -> Option<&str> {
         match &self.role {
             Role::Quarantined(reason) => Some(reason),
             _ => None,

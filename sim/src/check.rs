@@ -100,7 +100,7 @@ impl Checks {
         }
         let forgot = nodes.iter().any(|node| node.replaced);
         let quarantined = up.machine.role() == RoleView::Quarantined;
-        assert!(!quarantined || forgot, "quarantined: {:?}", up.machine.quarantine());
+        assert!(!quarantined || forgot, "quarantined: {:?}", up.machine.quarantined());
         let known = self.committed.len();
         self.compare(node, up);
         self.lives[self.current[node]].checked = committed;

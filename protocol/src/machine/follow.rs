@@ -171,11 +171,11 @@ impl Machine {
             _ if !believed => {}
             // A disk that forgot counts no longer, and must not pass for the one that promised.
             Refusal::LostAcked => {
-                self.handle_contradiction(reason.clone());
+                self.quarantine(reason.clone());
                 self.actions.push_back(Action::Renew);
             }
             Refusal::Diverged | Refusal::LossAccepted => {
-                self.handle_contradiction(reason.clone());
+                self.quarantine(reason.clone());
             }
             _ => {}
         }
@@ -210,13 +210,13 @@ impl Machine {
         if purpose != Purpose::Stream {
             return Decision::Refused(Refusal::Diverged, reason);
         }
-        self.handle_contradiction(reason.clone());
+        self.quarantine(reason.clone());
         Decision::Quarantined(reason)
     }
 
     /// This node's log contradicts its primary's, or its disk or its engine failed: nothing is
     /// acknowledged or taken any more. The first reason stays; what follows from it may be another.
-    pub fn handle_contradiction(&mut self, reason: String) {
+    pub fn quarantine(&mut self, reason: String) {
         if matches!(self.role, Role::Quarantined(_)) {
             return;
         }

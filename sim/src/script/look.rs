@@ -135,7 +135,7 @@ impl Cluster {
     /// Why `node` is quarantined; `None` if it is not.
     #[must_use]
     pub fn quarantine(&self, node: usize) -> Option<&str> {
-        self.running(node).machine.quarantine()
+        self.running(node).machine.quarantined()
     }
 
     /// Why `node` was refused last by one it dialed; `None` if it never was refused.

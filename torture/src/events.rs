@@ -20,6 +20,20 @@ pub(crate) enum Event {
     /// A cut behind so many records is about to be done.
     Cutting(usize),
     Cut,
+    /// A trim of what lies below a position is about to be done.
+    TrimAsked(u64),
+    Trimmed,
+    /// A slot is about to be made at a position.
+    SlotAsked(u64),
+    SlotMade,
+    /// The slot is about to be moved on to a position, and was, from another.
+    SlotMoves(u64),
+    SlotMoved(u64),
+    DropAsked,
+    Dropped,
+    /// A byte of the segment at a base is about to rot, at an offset, and to be repaired.
+    Mending(u64, u64),
+    Mended,
     /// The log refused, and the process ends.
     Refused(String),
 }
@@ -41,6 +55,16 @@ impl Event {
             Self::Fenced => "fenced".to_owned(),
             Self::Cutting(kept) => format!("cutting {kept}"),
             Self::Cut => "cut".to_owned(),
+            Self::TrimAsked(to) => format!("trim-asked {to}"),
+            Self::Trimmed => "trimmed".to_owned(),
+            Self::SlotAsked(position) => format!("slot-asked {position}"),
+            Self::SlotMade => "slot-made".to_owned(),
+            Self::SlotMoves(position) => format!("slot-moves {position}"),
+            Self::SlotMoved(before) => format!("slot-moved {before}"),
+            Self::DropAsked => "drop-asked".to_owned(),
+            Self::Dropped => "dropped".to_owned(),
+            Self::Mending(base, offset) => format!("mending {base} {offset}"),
+            Self::Mended => "mended".to_owned(),
             Self::Refused(error) => format!("refused {}", error.replace('\n', " ")),
         }
     }
@@ -56,6 +80,19 @@ impl Event {
             "fenced" => Self::Fenced,
             "cutting" => Self::Cutting(rest.parse().ok()?),
             "cut" => Self::Cut,
+            "trim-asked" => Self::TrimAsked(rest.parse().ok()?),
+            "trimmed" => Self::Trimmed,
+            "slot-asked" => Self::SlotAsked(rest.parse().ok()?),
+            "slot-made" => Self::SlotMade,
+            "slot-moves" => Self::SlotMoves(rest.parse().ok()?),
+            "slot-moved" => Self::SlotMoved(rest.parse().ok()?),
+            "drop-asked" => Self::DropAsked,
+            "dropped" => Self::Dropped,
+            "mending" => {
+                let (base, offset) = rest.split_once(' ')?;
+                Self::Mending(base.parse().ok()?, offset.parse().ok()?)
+            }
+            "mended" => Self::Mended,
             "refused" => Self::Refused(rest.to_owned()),
             _ => return None,
         })
@@ -83,13 +120,21 @@ impl Oracle {
     /// Hears of one event.
     pub(crate) fn hear(&mut self, event: &Event) {
         match event {
-            Event::Founded | Event::Refused(_) => {}
+            Event::Founded | Event::Refused(_) | Event::Mending(..) | Event::Mended => {}
             Event::Appended(written) => self.appended(written.clone()),
             Event::Durable => self.all_durable(),
             Event::FenceAsked(fence) => self.fence_asked(*fence),
             Event::Fenced => self.fence_is_durable(),
             Event::Cutting(kept) => self.cut_begins(*kept),
             Event::Cut => self.cut_is_done(),
+            Event::TrimAsked(to) => drop(self.kept.trim_begins(*to)),
+            Event::Trimmed => self.kept.trim_is_done(),
+            Event::SlotAsked(position) => self.kept.slot_asked(*position),
+            Event::SlotMade => self.kept.slot_is_durable(),
+            Event::SlotMoves(position) => self.kept.slot_moves(*position),
+            Event::SlotMoved(before) => self.kept.slot_has_moved(*before),
+            Event::DropAsked => self.kept.drop_asked(),
+            Event::Dropped => self.kept.is_dropped(),
         }
     }
 }
@@ -145,6 +190,16 @@ mod tests {
             Event::Fenced,
             Event::Cutting(5),
             Event::Cut,
+            Event::TrimAsked(65_536),
+            Event::Trimmed,
+            Event::SlotAsked(4_096),
+            Event::SlotMade,
+            Event::SlotMoves(4_144),
+            Event::SlotMoved(4_096),
+            Event::DropAsked,
+            Event::Dropped,
+            Event::Mending(65_536, 4_133),
+            Event::Mended,
             Event::Refused("it is full".to_owned()),
         ];
         for event in events {

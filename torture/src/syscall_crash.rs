@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use towline_wal::{WalError, found};
+use towline_wal::{WalError, found, repair_from};
 
 use crate::events::Event;
-use crate::life::{open, options};
-use crate::log::{append, begin, founding, payload, read_back};
+use crate::life::{open, options, peer_of};
+use crate::log::{append, begin, founding, payload, read_back, segment_path};
 use crate::oracle::Oracle;
 use crate::tally::{Tally, on_every_core};
 use point::Point;
@@ -108,8 +108,10 @@ impl Drop for Folder {
 }
 
 fn empty(dir: &Path) {
-    // It may not be there.
-    let _ = std::fs::remove_dir_all(dir);
+    for dir in [dir, &peer_of(dir)] {
+        // It may not be there.
+        let _ = std::fs::remove_dir_all(dir);
+    }
 }
 
 /// The command line of a life.
@@ -195,6 +197,11 @@ fn judge(dir: &Path, events: &[Event]) -> Result<(), String> {
         found(dir, &founding()).map_err(|error| format!("it is not founded again: {error}"))?;
     }
     let refused = |error: WalError| format!("after {} events: {error}", events.len());
+    let mending = events.iter().rfind(|it| matches!(it, Event::Mending(..) | Event::Mended));
+    if let Some(&Event::Mending(base, offset)) = mending {
+        mend(dir, base, offset)
+            .map_err(|error| format!("after {} events: {error}", events.len()))?;
+    }
     let wal = open(dir).map_err(refused)?;
     let now = read_back(&wal).map_err(refused)?;
     // The page cache is still there: nothing at all may be missing.
@@ -215,4 +222,28 @@ fn judge(dir: &Path, events: &[Event]) -> Result<(), String> {
         return Err(format!("after a clean shutdown its tail is torn at {lsn}: {what}"));
     }
     oracle.judge_whole(&read_back(&wal).map_err(refused)?)
+}
+
+/// Repairs again what a repair that did not end has left: the one record that had rotted, or
+/// nothing, and then the damaged file was kept.
+fn mend(dir: &Path, base: u64, offset: u64) -> Result<(), String> {
+    let peer = peer_of(dir);
+    let repaired =
+        repair_from(dir, &peer, &options()).map_err(|error| format!("repaired again: {error}"))?;
+    if !matches!(repaired.records, 0 | 1) {
+        return Err(format!("{} records were repaired again", repaired.records));
+    }
+    let failed = |error: std::io::Error| format!("looking for the damaged file: {error}");
+    let mut damaged = std::fs::read(segment_path(&peer, base)).map_err(failed)?;
+    let byte = usize::try_from(offset).ok().and_then(|offset| damaged.get_mut(offset));
+    *byte.ok_or("nothing can rot there")? ^= 0xff;
+    let kept = files_in(&files_in(&[dir.join("salvage")]));
+    let is_kept = kept.iter().any(|path| std::fs::read(path).is_ok_and(|it| it == damaged));
+    if is_kept { Ok(()) } else { Err("the damaged file is gone".to_owned()) }
+}
+
+/// What lies in folders, as far as they are some.
+fn files_in(folders: &[PathBuf]) -> Vec<PathBuf> {
+    let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+    entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect()
 }

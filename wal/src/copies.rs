@@ -181,10 +181,16 @@ pub fn found_on(disk: &dyn Disk, dir: &Path, founding: &Founding) -> Result<(), 
 /// Makes a folder and those above it that are missing, all durable on return: a log is not safer
 /// than the name of its folder.
 fn create_dirs(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
-    let is_missing = |dir: &&Path| {
-        disk.list(dir).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-    };
-    let missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
+    let mut missing = Vec::new();
+    for above in dir.ancestors() {
+        match disk.list(above) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => missing.push(above),
+            found => {
+                found.at("reading", above)?;
+                break;
+            }
+        }
+    }
     disk.create_dir_all(dir).at("creating", dir)?;
     for made in missing.into_iter().rev() {
         let parent = folder_of(made);

@@ -73,9 +73,6 @@ fn measure(files: &[SegmentFile], to: Lsn) -> Result<CutReport, WalError> {
     let mut report = CutReport { to, from: to, bytes: 0, records: 0, bundle: PathBuf::new() };
     let mut boundary = to == Lsn::ZERO;
     for file in files {
-        if file.header.size.next_base(file.base()) < to {
-            continue;
-        }
         let bytes = file.bytes()?;
         let mut lsn = file.first();
         loop {

@@ -4,15 +4,24 @@
 
 mod bad_input;
 mod blocks;
+mod control_file;
 mod damage;
+mod digests;
 mod faults;
 mod flushes;
+mod forged;
 mod full_disk;
 mod golden;
+mod image;
+mod impossible;
 mod log;
+mod meddled;
 mod opening;
+mod refused_calls;
+mod refused_reads;
 mod repair;
 mod replica;
+mod reports;
 mod second_look;
 mod simulated;
 mod support;

@@ -11,7 +11,6 @@ use towline_protocol::epoch::History;
 use towline_protocol::wire::WireError;
 
 use crate::control::{Control, Founding, VERSION};
-use crate::crash;
 use crate::disk::{Access, Disk, FileDisk};
 use crate::error::{AtPath, WalError};
 use crate::planted::{Bug, planted};
@@ -108,7 +107,6 @@ impl Copies {
             },
         };
         if let (None, Some(len)) = (made, fits) {
-            crash::point()?;
             overwrite(disk, &path, &padded(said, len))?;
         }
         self.copies[copy] = Copy { len: made.or(fits), is_newest: true };
@@ -118,9 +116,7 @@ impl Copies {
     /// Makes a copy's file anew.
     fn make(&mut self, disk: &dyn Disk, copy: usize, bytes: &[u8]) -> Result<(), WalError> {
         let (path, fresh) = (copy_path(&self.dir, copy), fresh_path(&self.dir, copy));
-        crash::point()?;
         disk.write(&fresh, bytes).at("writing", &fresh)?;
-        crash::point()?;
         disk.rename(&fresh, &path).at("renaming over", &path)?;
         self.copies[copy].len = Some(bytes.len() as u64);
         if planted(Bug::ControlNameNotSynced) {

@@ -17,7 +17,6 @@ use crate::block::Block;
 use crate::check::{Known, is_of};
 use crate::control::Control;
 use crate::copies::{self, folder_of};
-use crate::crash;
 use crate::cursor::Chunk;
 use crate::cut::salvage_dir;
 use crate::disk::{Access, Disk};
@@ -428,7 +427,6 @@ impl Place<'_> {
             return Ok(None);
         }
         self.disk.create_dir_all(&bundle).at("creating", &bundle)?;
-        crash::point()?;
         let kept = bundle.join(name);
         self.disk.hard_link(&path, &kept).at("linking to", &kept)?;
         for dir in [&*bundle, &*salvage, folder_of(&salvage)] {
@@ -440,17 +438,14 @@ impl Place<'_> {
     /// Puts the rebuilt segment in the place of the damaged one.
     fn replace(&self, rebuilt: &Rebuilt) -> Result<(), WalError> {
         let fresh = self.dir.join(FRESH_NAME);
-        crash::point()?;
         create(self.disk, &fresh, &rebuilt.header)?;
         let out = self.disk.open(&fresh, Access::ReadWrite).at("opening", &fresh)?;
         out.write_at(&rebuilt.records, SegmentSize::HEADER_LEN).at("writing", &fresh)?;
         if !planted(Bug::RepairNotSynced) {
             out.sync().at("syncing", &fresh)?;
         }
-        crash::point()?;
         let path = self.dir.join(file_name(self.base));
         self.disk.rename(&fresh, &path).at("renaming over", &path)?;
-        crash::point()?;
         if planted(Bug::RepairNameNotSynced) {
             return Ok(());
         }

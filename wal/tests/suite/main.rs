@@ -5,6 +5,7 @@
 mod bad_input;
 mod blocks;
 mod control_file;
+mod cuts;
 mod damage;
 mod digests;
 mod faults;

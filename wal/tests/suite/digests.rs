@@ -43,6 +43,13 @@ fn every_end_of_a_record_has_one_and_no_other_place() {
         let told = wal.digest_at(place);
         assert!(matches!(told, Err(WalError::NoBoundary(at)) if at == place), "{place}: {told:?}");
     }
+    // Where the log begins after a trim is the last place that is told.
+    let oldest = wal.trim(wal.appended()).unwrap().oldest;
+    let last = ends.iter().position(|end| *end == oldest.end).unwrap();
+    assert!(wal.history().starts().iter().all(|start| start.previous_end != oldest.end));
+    assert_eq!(wal.digest_at(oldest.end).unwrap(), oldest.digest);
+    let below = wal.digest_at(ends[last - 1]);
+    assert!(matches!(below, Err(WalError::Lagged { oldest: it, .. }) if it == oldest.end));
 }
 
 #[test]

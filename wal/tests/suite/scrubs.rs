@@ -1,8 +1,10 @@
 //! A scrub of files that are gone, or whose log goes on under its hands.
 
 use std::fs;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use towline_protocol::lsn::SegmentSize;
@@ -96,7 +98,13 @@ fn a_scrub_ends_with_its_log() {
     let wal = opened(&dir);
     let mut scrub = wal.scrub(None);
     assert!(scrub.next().unwrap().is_ok());
+    // While it waits for what its pace allows: that would take hours.
+    let mut slow = wal.scrub(NonZeroU64::new(1));
+    let waiting = std::thread::spawn(move || slow.next());
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!waiting.is_finished());
     wal.shutdown().unwrap();
+    assert!(matches!(waiting.join().unwrap(), Some(Err(WalError::Closed))));
     assert!(matches!(scrub.next(), Some(Err(WalError::Closed))));
 }
 

@@ -96,9 +96,19 @@ mod tests {
             accepted_loss: false,
         };
         let payload = barrier.encode();
+        let start = barrier.start(Lsn::new(69_632));
+        assert_eq!((start.epoch, start.first.get()), (barrier.epoch, 69_632));
+        assert_eq!((start.previous, start.previous_end), (barrier.previous, barrier.previous_end));
+        assert_eq!((start.digest, start.accepted_loss), (barrier.digest, false));
         assert_eq!(Barrier::decode(&payload), Ok(barrier));
         for len in 0..payload.len() {
             assert!(Barrier::decode(&payload[..len]).is_err());
         }
+        let longer = [&payload[..], &[0]].concat();
+        assert_eq!(Barrier::decode(&longer), Err(WireError::Trailing(1)));
+        let mut newer = payload;
+        newer[0] += 1;
+        let told = Barrier::decode(&newer).unwrap_err().to_string();
+        assert_eq!(told, "barrier.version: 2 is unknown");
     }
 }

@@ -333,6 +333,44 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_reads_back_and_no_other_one() {
+        use RecordKind::{Abort, Barrier, Data, End, Grant, Seal};
+        for kind in [Data, Barrier, Grant, End, Seal, Abort] {
+            let bytes = RecordHeader { kind, ..header() }.encode(seed(1));
+            assert_eq!(RecordHeader::decode(&bytes, LSN, seed(1)).unwrap().kind, kind);
+        }
+        for unknown in [0, 7, 255] {
+            let mut bytes = header().encode(seed(1));
+            bytes[28] = unknown;
+            let hcrc = seed(1).checksum(&bytes[4..]);
+            bytes[..4].copy_from_slice(&hcrc.to_le_bytes());
+            let told = RecordHeader::decode(&bytes, LSN, seed(1)).unwrap_err();
+            assert_eq!(told, RecordError::UnknownKind(unknown));
+        }
+    }
+
+    #[test]
+    fn what_no_record_says_is_refused_under_a_good_checksum() {
+        let decoded = |header: RecordHeader| {
+            RecordHeader::decode(&header.encode(seed(1)), LSN, seed(1)).map_err(|it| it.to_string())
+        };
+        let longest = RecordHeader { len: RECORD_PAYLOAD_MAX, sync_lsn: LSN, ..header() };
+        assert_eq!(decoded(longest), Ok(longest));
+        let longer = RecordHeader { len: RECORD_PAYLOAD_MAX + 1, ..header() };
+        assert_eq!(decoded(longer).unwrap_err(), "a payload of 16777217 bytes is over the limit");
+        let ahead = RecordHeader { sync_lsn: LSN.advance(1), ..header() };
+        assert_eq!(decoded(ahead).unwrap_err(), "the record promises 4097, which is behind itself");
+        let bytes = header().encode(seed(1));
+        for len in 0..bytes.len() {
+            let told = RecordHeader::decode(&bytes[..len], LSN, seed(1));
+            assert_eq!(told, Err(RecordError::Short));
+        }
+        for payload in [&b"payloa"[..], b"payloads", b""] {
+            assert_eq!(header().check_payload(payload), Err(RecordError::Short));
+        }
+    }
+
+    #[test]
     fn another_file_or_place_never_validates() {
         let bytes = header().encode(seed(1));
         assert_eq!(RecordHeader::decode(&bytes, LSN, seed(2)), Err(RecordError::HeaderChecksum));

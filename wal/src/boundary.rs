@@ -99,11 +99,23 @@ impl Log {
         let start: EpochStart = barrier.start(first);
         let mut history = self.history();
         history.push(start)?;
-        self.update_control(|control| control.history = history.clone())?;
         let base = self.size.base_of(first);
-        let tail = self.enter(tail, (base, barrier.epoch), Purpose::Vital)?;
+        let entered = self
+            .update_control(|control| control.history = history.clone())
+            .and_then(|()| self.enter(tail, (base, barrier.epoch), Purpose::Vital));
+        let tail = entered.inspect_err(|_| self.epoch_not_entered())?;
         let lineage = (history, barrier.terms.clone());
         *self.lineage.lock().unwrap_or_else(PoisonError::into_inner) = lineage;
         Ok((tail, self.flushed()))
+    }
+
+    /// Takes an epoch that did not begin out of the control file, where it may be by now: the log
+    /// may go on in the epoch it has, past the place of this one's BARRIER.
+    fn epoch_not_entered(&self) {
+        let before = self.history();
+        if let Err(error) = self.update_control(|control| control.history = before) {
+            // Opening drops an entry that is ahead of the log, so the log must not grow.
+            let _ = self.poison(&error);
+        }
     }
 }

@@ -11,7 +11,6 @@ use towline_protocol::epoch::History;
 use towline_protocol::wire::WireError;
 
 use crate::control::{Control, Founding, VERSION};
-use crate::crash;
 use crate::disk::{Access, Disk, FileDisk};
 use crate::error::{AtPath, WalError};
 use crate::planted::{Bug, planted};
@@ -108,7 +107,6 @@ impl Copies {
             },
         };
         if let (None, Some(len)) = (made, fits) {
-            crash::point()?;
             overwrite(disk, &path, &padded(said, len))?;
         }
         self.copies[copy] = Copy { len: made.or(fits), is_newest: true };
@@ -118,9 +116,7 @@ impl Copies {
     /// Makes a copy's file anew.
     fn make(&mut self, disk: &dyn Disk, copy: usize, bytes: &[u8]) -> Result<(), WalError> {
         let (path, fresh) = (copy_path(&self.dir, copy), fresh_path(&self.dir, copy));
-        crash::point()?;
         disk.write(&fresh, bytes).at("writing", &fresh)?;
-        crash::point()?;
         disk.rename(&fresh, &path).at("renaming over", &path)?;
         self.copies[copy].len = Some(bytes.len() as u64);
         if planted(Bug::ControlNameNotSynced) {
@@ -181,10 +177,16 @@ pub fn found_on(disk: &dyn Disk, dir: &Path, founding: &Founding) -> Result<(), 
 /// Makes a folder and those above it that are missing, all durable on return: a log is not safer
 /// than the name of its folder.
 fn create_dirs(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
-    let is_missing = |dir: &&Path| {
-        disk.list(dir).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-    };
-    let missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
+    let mut missing = Vec::new();
+    for above in dir.ancestors() {
+        match disk.list(above) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => missing.push(above),
+            found => {
+                found.at("reading", above)?;
+                break;
+            }
+        }
+    }
     disk.create_dir_all(dir).at("creating", dir)?;
     for made in missing.into_iter().rev() {
         let parent = folder_of(made);

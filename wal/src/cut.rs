@@ -15,7 +15,6 @@ use towline_protocol::record::{RECORD_HEADER_LEN, RecordHeader};
 
 use crate::control::{Control, CutMark};
 use crate::copies::{self, Copies, folder_of};
-use crate::crash;
 use crate::disk::{Access, Disk};
 use crate::error::{AtPath, WalError};
 use crate::header::SegmentHeader;
@@ -73,9 +72,6 @@ fn measure(files: &[SegmentFile], to: Lsn) -> Result<CutReport, WalError> {
     let mut report = CutReport { to, from: to, bytes: 0, records: 0, bundle: PathBuf::new() };
     let mut boundary = to == Lsn::ZERO;
     for file in files {
-        if file.header.size.next_base(file.base()) < to {
-            continue;
-        }
         let bytes = file.bytes()?;
         let mut lsn = file.first();
         loop {
@@ -141,7 +137,6 @@ pub(crate) fn finish(
     for base in bases {
         let name = file_name(base);
         let kept = bundle.join(&name);
-        crash::point()?;
         if mark.to <= SegmentSize::first_record(base) {
             // Not looked into: it may be one that nobody could open.
             disk.rename(&dir.join(&name), &kept).at("moving to", &kept)?;
@@ -156,14 +151,12 @@ pub(crate) fn finish(
                 _ => {}
             }
             // Before the name in the log goes, or a crash could take the only one.
-            crash::point()?;
             disk.sync_dir(&bundle).at("syncing", &bundle)?;
             replace(disk, dir, &file, mark)?;
         }
     }
     disk.sync_dir(&bundle).at("syncing", &bundle)?;
     disk.sync_dir(dir).at("syncing", dir)?;
-    crash::point()?;
     control.cut = None;
     if planted(Bug::CutMarkLeft) {
         return Ok(bundle);
@@ -182,14 +175,12 @@ fn replace(disk: &dyn Disk, dir: &Path, file: &SegmentFile, mark: CutMark) -> Re
     let fresh = dir.join(FRESH_NAME);
     let header = SegmentHeader { nonce: mark.nonce, ..file.header };
     create(disk, &fresh, &header)?;
-    crash::point()?;
     let kept = reseeded(file, &header, mark.to)?;
     let out = disk.open(&fresh, Access::ReadWrite).at("opening", &fresh)?;
     out.write_at(&kept, SegmentSize::HEADER_LEN).at("writing", &fresh)?;
     if !planted(Bug::CutFileNotSynced) {
         out.sync().at("syncing", &fresh)?;
     }
-    crash::point()?;
     disk.rename(&fresh, &file.path).at("renaming over", &file.path)?;
     disk.sync_dir(dir).at("syncing", dir)
 }
@@ -213,6 +204,3 @@ fn reseeded(file: &SegmentFile, header: &SegmentHeader, to: Lsn) -> Result<Vec<u
     }
     Ok(kept)
 }
-
-#[cfg(test)]
-mod tests;

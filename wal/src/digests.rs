@@ -42,9 +42,10 @@ impl Log {
             return Err(WalError::NoBoundary(lsn));
         }
         let base = self.size.base_of(lsn);
-        let (_, mut digest) = self.before_base(base)?;
+        let (end, mut digest) = self.before_base(base)?;
         if lsn == base {
-            return Ok(digest);
+            // A segment's last record ends there, or the place lies behind it.
+            return if lsn == end { Ok(digest) } else { Err(WalError::NoBoundary(lsn)) };
         }
         let segment = self.segments.get(base)?.ok_or(WalError::NoBoundary(lsn))?;
         let mut at = SegmentSize::first_record(base);

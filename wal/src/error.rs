@@ -195,6 +195,20 @@ pub enum WalError {
     Closed,
 }
 
+impl WalError {
+    /// Whether a file is known not to be what it should; it may be whole if anything else keeps
+    /// it from being read.
+    pub(crate) const fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Corrupt { .. }
+                | Self::Foreign { .. }
+                | Self::MissingSegment { .. }
+                | Self::Record { .. }
+        )
+    }
+}
+
 fn is_errno(error: &std::io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
 }

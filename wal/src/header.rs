@@ -143,14 +143,30 @@ mod tests {
             let mut damaged = page.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             // Damage, wherever it is, and never another version.
-            assert!(matches!(SegmentHeader::decode(&damaged), Err(Err(_))), "bit {bit}");
+            let told = SegmentHeader::decode(&damaged).unwrap_err();
+            assert!(told.is_err(), "bit {bit}: {told:?}");
         }
         let mut newer = page.clone();
         newer[8] += 1;
         let crc = crc32fast::hash(&newer[..FIELDS_LEN]);
         newer[FIELDS_LEN..FIELDS_LEN + 4].copy_from_slice(&crc.to_le_bytes());
-        assert!(matches!(SegmentHeader::decode(&newer), Err(Ok(2))));
+        assert_eq!(SegmentHeader::decode(&newer), Err(Ok(2)));
         assert!(SegmentHeader::decode(&page[..FIELDS_LEN + 3]).is_err());
+    }
+
+    #[test]
+    fn fields_that_are_cut_short_name_the_one_that_is_missing() {
+        let fields = [0; FIELDS_LEN - 10];
+        let mut missing = Vec::new();
+        for len in 0..fields.len() {
+            match SegmentHeader::decode_fields(&mut Reader::new(&fields[..len])) {
+                Err(WireError::Short { field }) => missing.push(field),
+                // Zeros are no size.
+                other => assert_eq!(other, Err(WireError::invalid("size", "no segment size"))),
+            }
+        }
+        missing.dedup();
+        assert_eq!(missing, ["log", "base", "epoch", "size"]);
     }
 
     #[test]

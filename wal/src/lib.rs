@@ -69,7 +69,6 @@ mod check;
 mod claim;
 mod control;
 mod copies;
-mod crash;
 mod cursor;
 mod cursor_wait;
 mod cut;

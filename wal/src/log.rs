@@ -296,7 +296,13 @@ impl Log {
                 durable: self.flushed(),
                 ..ready.header
             };
-            Arc::new(ready.with_header(header)?)
+            match ready.with_header(header) {
+                Ok(segment) => Arc::new(segment),
+                Err(error) => {
+                    self.provision.give_back(ready.of_no_epoch());
+                    return Err(error);
+                }
+            }
         };
         tail.segment = Some(Arc::clone(&segment));
         tail.sealed = false;

@@ -73,6 +73,11 @@ impl Ready {
         if state.has(base, purpose) { state.ready.pop_front() } else { None }
     }
 
+    /// Puts back the one that was taken last: without it nothing could follow on the tail.
+    pub(crate) fn give_back(&self, taken: Segment) {
+        self.state().ready.push_front(Arc::new(taken));
+    }
+
     /// Whether the segment at `base` is ready and may be taken.
     pub(crate) fn has(&self, base: Lsn, purpose: Purpose) -> bool {
         self.state().has(base, purpose)

@@ -17,14 +17,13 @@ use crate::block::Block;
 use crate::check::{Known, is_of};
 use crate::control::Control;
 use crate::copies::{self, folder_of};
-use crate::crash;
 use crate::cursor::Chunk;
 use crate::cut::salvage_dir;
 use crate::disk::{Access, Disk};
 use crate::error::{AtPath, WalError};
 use crate::header::SegmentHeader;
 use crate::log::Log;
-use crate::newest::{Before, named_bases};
+use crate::newest::named_bases;
 use crate::planted::{Bug, planted};
 use crate::receive::take_record;
 use crate::recovery::take_lock;
@@ -112,7 +111,7 @@ fn repair_one(
     let records = by_segment(&control, chunks)?.remove(&base).unwrap_or_default();
     let evidence = evidence_at(disk, dir, &control, base)?;
     let evidence = evidence.or(options.expect_durable, Witness::Caller);
-    let known = known_of(disk, dir, &control, base);
+    let known = known_of(disk, dir, &control, base)?;
     let place = Place {
         disk,
         dir,
@@ -157,7 +156,9 @@ pub fn repair_from(dir: &Path, peer: &Path, options: &Options) -> Result<RepairR
         let repaired = match (chunk, repair_one(dir, base, &[], options)) {
             (_, Ok(whole)) => whole,
             (Ok(chunk), Err(_)) => repair_one(dir, base, &[chunk], options)?,
-            (Err(_), Err(error)) => return Err(error),
+            // What the peer has is not known: that is to be seen to before anything else.
+            (Err(peers), Err(_)) if !peers.is_damage() => return Err(peers),
+            (Err(_), Err(own)) => return Err(own),
         };
         report.add(repaired);
         base = size.next_base(base);
@@ -213,7 +214,7 @@ impl Log {
                 control: &control,
                 base,
                 epoch: history.epoch_at(SegmentSize::first_record(base)),
-                known: self.known_of(base),
+                known: self.known_of(base)?,
                 reach: end,
                 entered: true,
             };
@@ -263,22 +264,21 @@ fn by_segment<'a>(
 }
 
 /// What a closed log's control file, and the segment before, say of a segment.
-fn known_of(disk: &dyn Disk, dir: &Path, control: &Control, base: Lsn) -> Known {
+fn known_of(disk: &dyn Disk, dir: &Path, control: &Control, base: Lsn) -> Result<Known, WalError> {
     let first = SegmentSize::first_record(base);
     let next = SegmentSize::first_record(control.segment_size.next_base(base));
     let starts = control.history.starts();
     let ended = starts.iter().find(|start| start.first == next && start.previous_end > base);
     let opened = starts.iter().find(|start| start.first == first).map(|start| start.digest);
-    let before = || {
-        if base == control.oldest.base {
-            return Some(control.oldest.digest);
-        }
-        let before = Lsn::new(base.get().checked_sub(control.segment_size.bytes())?);
-        let file = SegmentFile::open(disk, dir, before, control).ok()?;
-        file.sealed_before().ok().flatten().map(|before: Before| before.digest)
-    };
     let end = ended.map(|start| (start.previous_end, start.digest));
-    Known { before: opened.or_else(before), end }
+    if let Some(before) = opened.or((base == control.oldest.base).then_some(control.oldest.digest))
+    {
+        return Ok(Known { before: Some(before), end });
+    }
+    let before = Lsn::new(base.get() - control.segment_size.bytes());
+    let before = SegmentFile::open_whole(disk, dir, before, control)?;
+    let sealed = before.map(|file| file.sealed_before()).transpose()?.flatten();
+    Ok(Known { before: sealed.map(|before| before.digest), end })
 }
 
 /// How far a closed log is known to have been durable, by all that can still be read of it from a
@@ -291,7 +291,7 @@ fn evidence_at(
 ) -> Result<Evidence, WalError> {
     let mut evidence = Evidence::default().or(control.durable, Witness::Control);
     for later in named_bases(disk, dir, control)?.into_iter().filter(|&later| later >= base) {
-        let Ok(file) = SegmentFile::open(disk, dir, later, control) else { continue };
+        let Some(file) = SegmentFile::open_whole(disk, dir, later, control)? else { continue };
         let behind =
             Behind::look(std::slice::from_ref(&file), (base, base), &mut Block::new())?.promise;
         evidence = evidence.or(behind.durable, behind.witness);
@@ -306,20 +306,12 @@ impl Place<'_> {
         salvage: Option<&Path>,
         report: &mut RepairReport,
     ) -> Result<(), WalError> {
-        let (file, is_there) = match SegmentFile::open(self.disk, self.dir, self.base, self.control)
-        {
-            Ok(file) => (Some(file), true),
-            Err(WalError::Io { what, path, source }) => {
-                return Err(WalError::Io { what, path, source });
-            }
-            Err(WalError::MissingSegment { .. }) => (None, false),
-            // Cut short, another's, or under a damaged header: built from the peer's.
-            Err(_) => (None, true),
-        };
+        let file = SegmentFile::open_whole(self.disk, self.dir, self.base, self.control)?;
         let rebuilt = self.rebuild(file.as_ref(), records)?;
         if rebuilt.taken.0 == 0 {
-            if file.is_some() || !(is_there || self.entered) {
-                return Ok(());
+            if file.is_some() || !(self.is_there()? || self.entered) {
+                // An earlier repair may have given it its name, and failed to sync that.
+                return self.disk.sync_dir(self.dir).at("syncing", self.dir);
             }
             if self.entered {
                 let what = "its file can not be read, and what it promised is not known; bring \
@@ -335,6 +327,15 @@ impl Place<'_> {
         report.bytes += rebuilt.taken.1;
         report.bundles.extend(bundle);
         Ok(())
+    }
+
+    /// Whether there is a file in its place, whatever it holds.
+    fn is_there(&self) -> Result<bool, WalError> {
+        let path = self.dir.join(file_name(self.base));
+        match self.disk.open(&path, Access::Read) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            opened => opened.at("opening", &path).map(|_| true),
+        }
     }
 
     fn refused<T>(&self, at: Lsn, what: &str) -> Result<T, WalError> {
@@ -422,16 +423,10 @@ impl Place<'_> {
         let path = self.dir.join(&name);
         let salvage = salvage_dir(self.dir, salvage);
         let bundle = salvage.join(format!("repair-{:020}-{nonce:016x}", self.base.get()));
-        if matches!(self.disk.open(&path, Access::Read), Err(error)
-            if error.kind() == std::io::ErrorKind::NotFound)
-        {
-            return Ok(None);
-        }
-        if planted(Bug::RepairKeepsNothing) {
+        if !self.is_there()? || planted(Bug::RepairKeepsNothing) {
             return Ok(None);
         }
         self.disk.create_dir_all(&bundle).at("creating", &bundle)?;
-        crash::point()?;
         let kept = bundle.join(name);
         self.disk.hard_link(&path, &kept).at("linking to", &kept)?;
         for dir in [&*bundle, &*salvage, folder_of(&salvage)] {
@@ -443,17 +438,14 @@ impl Place<'_> {
     /// Puts the rebuilt segment in the place of the damaged one.
     fn replace(&self, rebuilt: &Rebuilt) -> Result<(), WalError> {
         let fresh = self.dir.join(FRESH_NAME);
-        crash::point()?;
         create(self.disk, &fresh, &rebuilt.header)?;
         let out = self.disk.open(&fresh, Access::ReadWrite).at("opening", &fresh)?;
         out.write_at(&rebuilt.records, SegmentSize::HEADER_LEN).at("writing", &fresh)?;
         if !planted(Bug::RepairNotSynced) {
             out.sync().at("syncing", &fresh)?;
         }
-        crash::point()?;
         let path = self.dir.join(file_name(self.base));
         self.disk.rename(&fresh, &path).at("renaming over", &path)?;
-        crash::point()?;
         if planted(Bug::RepairNameNotSynced) {
             return Ok(());
         }

@@ -65,6 +65,22 @@ impl SegmentFile {
         Ok(Self { path, header, seed, file, len, blank: Mutex::default(), read })
     }
 
+    /// As [`SegmentFile::open`]; `None` if the file is damaged, cut short, another's or not there.
+    ///
+    /// # Errors
+    /// What else keeps it from being read: it may be whole.
+    pub(crate) fn open_whole(
+        disk: &dyn Disk,
+        dir: &Path,
+        base: Lsn,
+        control: &Control,
+    ) -> Result<Option<Self>, WalError> {
+        match Self::open(disk, dir, base, control) {
+            Err(error) if error.is_damage() => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
     /// How many bytes of the file were read.
     pub(crate) fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
@@ -137,7 +153,7 @@ pub(crate) fn parse(
     lsn: Lsn,
     seed: HeaderSeed,
 ) -> Result<(RecordHeader, &[u8]), RecordError> {
-    let rest = bytes.get(offset..).ok_or(RecordError::Short)?;
+    let rest = bytes.get(offset..).unwrap_or_default();
     let header = RecordHeader::decode(rest, lsn, seed)?;
     let payload = rest
         .get(RECORD_HEADER_LEN..RECORD_HEADER_LEN + header.len as usize)

@@ -107,7 +107,7 @@ impl Scrub {
             }
             self.keep_pace(block.len() as u64)?;
         }
-        Ok(SegmentCheck::of(&header, path, &bytes, log.known_of(base)))
+        Ok(SegmentCheck::of(&header, path, &bytes, log.known_of(base)?))
     }
 
     fn keep_pace(&mut self, read: u64) -> Result<(), WalError> {
@@ -147,9 +147,15 @@ impl Log {
     }
 
     /// What is known of a complete segment from others.
-    pub(crate) fn known_of(&self, base: Lsn) -> Known {
-        // A damaged SEAL before it is that segment's damage.
-        let before = self.before_base(base).ok().map(|(_, digest)| digest);
-        Known { before, end: self.ended_early(base) }
+    ///
+    /// # Errors
+    /// What keeps the segment before it from being read.
+    pub(crate) fn known_of(&self, base: Lsn) -> Result<Known, WalError> {
+        let before = match self.before_base(base) {
+            // A damaged SEAL before it is that segment's damage.
+            Err(error) if error.is_damage() => None,
+            before => Some(before?.1),
+        };
+        Ok(Known { before, end: self.ended_early(base) })
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use towline_protocol::epoch::Epoch;
 use towline_protocol::frame::SegmentIdentity;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{HeaderSeed, RECORD_HEADER_LEN, RecordHeader};
@@ -89,10 +90,20 @@ impl Segment {
     pub(crate) fn with_header(&self, header: SegmentHeader) -> Result<Self, WalError> {
         self.file.write_at(&header.encode(), 0).at("writing", &self.path)?;
         self.sync()?;
+        Ok(self.under(header))
+    }
+
+    /// The same file after a new header could not be written: nobody knows which one it has, so
+    /// that whoever takes it writes his.
+    pub(crate) fn of_no_epoch(&self) -> Self {
+        self.under(SegmentHeader { epoch: Epoch::NONE, ..self.header })
+    }
+
+    fn under(&self, header: SegmentHeader) -> Self {
         let file = Arc::clone(&self.file);
         let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
         let mapping = self.mapping.clone();
-        Ok(Self { disk, path, header, seed: header.seed(), file, mapping })
+        Self { disk, path, header, seed: header.seed(), file, mapping }
     }
 
     /// The same segment, read with pread from now on.

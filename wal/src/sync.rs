@@ -212,7 +212,7 @@ impl Log {
 
     /// A failed sync is never tried again: the kernel may have dropped the pages and would say
     /// that all is well (the fsync study of ATC'20).
-    fn poison(&self, error: &WalError) -> WalError {
+    pub(crate) fn poison(&self, error: &WalError) -> WalError {
         let reason = error.to_string();
         if planted(Bug::PoisonedGoesOn) {
             return WalError::Poisoned(reason);

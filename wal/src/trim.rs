@@ -16,7 +16,6 @@ use towline_protocol::terms::Terms;
 use towline_protocol::wire::{Reader, WireError, Writer};
 
 use crate::control::Control;
-use crate::crash;
 use crate::disk::Disk;
 use crate::error::{AtPath, WalError};
 use crate::log::Log;
@@ -124,7 +123,6 @@ impl Log {
             }
         })?;
         self.segments.trim(base);
-        crash::point()?;
         let leftovers = below(&*self.disk, &self.dir, base)?;
         let segments = remove(&*self.disk, &self.dir, &leftovers)?;
         Ok(TrimReport { oldest, segments, lagged, held_by })
@@ -159,7 +157,6 @@ pub(crate) fn below(disk: &dyn Disk, dir: &Path, oldest: Lsn) -> Result<Vec<Path
 pub(crate) fn remove(disk: &dyn Disk, dir: &Path, paths: &[PathBuf]) -> Result<u64, WalError> {
     for path in paths {
         disk.remove(path).at("removing", path)?;
-        crash::point()?;
     }
     if !paths.is_empty() {
         disk.sync_dir(dir).at("syncing", dir)?;

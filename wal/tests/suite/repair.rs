@@ -398,7 +398,8 @@ fn all_that_a_peer_has_is_taken_of_a_file_that_can_not_be_read() {
 #[test]
 fn a_ready_segment_that_was_cut_short_is_made_ready_again() {
     let (_folder, dir) = founded("a");
-    let wal = opened(&dir);
+    let options = Options { threads: false, ..Options::default() };
+    let wal = Wal::open(&dir, options).unwrap().0;
     begin(&wal, 1);
     append(&wal, &payload(0));
     wal.shutdown().unwrap();

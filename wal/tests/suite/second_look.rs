@@ -1,30 +1,11 @@
 //! Opening cuts a torn tail, and looks at the end of the log once more.
 
-use std::path::Path;
-use std::sync::Arc;
-
 use towline_protocol::record::RecordKind;
 use towline_wal::simulated::SimDisk;
-use towline_wal::{Access, Disk, Options, Wal, WalError, found_on};
+use towline_wal::{Access, Disk, Wal, WalError, Witness, found_on};
 
+use crate::image::{dir, flip_on, options};
 use crate::support::*;
-
-fn dir() -> &'static Path {
-    Path::new("/node/log")
-}
-
-fn options(disk: &SimDisk) -> Options {
-    Options { disk: Arc::new(disk.clone()), threads: false, ..Options::default() }
-}
-
-/// Flips a bit of what a file holds.
-fn flip_on(disk: &SimDisk, base: u64, offset: u64) {
-    let file = disk.open(&segment(dir(), base), Access::ReadWrite).unwrap();
-    let mut byte = [0];
-    file.read_at(&mut byte, offset).unwrap();
-    file.write_at(&[byte[0] ^ 1], offset).unwrap();
-    file.sync().unwrap();
-}
 
 /// What a ready segment's header promises lets opening look at the end alone. A torn tail takes
 /// that segment along, but not what it promised: opening looks no further back the second time,
@@ -65,6 +46,7 @@ fn a_torn_tail_takes_no_promise_along() {
             let (wal, report) = Wal::open(dir(), options(&disk)).unwrap();
             assert_eq!((wal.appended(), report.torn.is_some()), (torn, turn == 0));
             assert_eq!(report.evidence, torn, "the promise outlives its segment");
+            assert_eq!(report.witness == Witness::Control, turn == 1, "{}", report.witness);
             let damage = wal.scrub(None).flat_map(|check| check.unwrap().damaged);
             let places: Vec<_> = damage.map(|it| (it.from.get(), it.to.get())).collect();
             assert!(matches!(places[..], [(from, to)] if (from..to).contains(&damaged)));

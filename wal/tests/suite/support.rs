@@ -87,6 +87,11 @@ pub(crate) fn payload(number: u64) -> Vec<u8> {
     payload
 }
 
+/// Appends the records of some numbers; where each ends.
+pub(crate) fn append_all(wal: &Wal, records: std::ops::Range<u64>) -> Vec<Lsn> {
+    records.map(|number| append(wal, &payload(number)).end).collect()
+}
+
 /// The payloads of the log's DATA records, up to its flushed end.
 pub(crate) fn contents(wal: &Arc<Wal>) -> Vec<Vec<u8>> {
     let mut cursor = wal.cursor(Lsn::ZERO, Level::Flushed).unwrap();

@@ -1,5 +1,5 @@
-//! `cargo xtask coverage`: how much of the code that judges a log's bytes is ever run by its tests
-//! and by its torture, in regions as the compiler counts them.
+//! `cargo xtask coverage`: how much of the code that judges a log's bytes is ever run by its tests,
+//! in regions as the compiler counts them.
 //!
 //! What is instrumented is built in a folder of its own. The tools that read what it leaves are
 //! LLVM's, of the compiler's own major version.
@@ -38,8 +38,6 @@ const GOAL: f64 = 95.0;
 /// `tokio_unstable` as in .cargo/config.toml, which this replaces.
 const FLAGS: &str = "-C instrument-coverage --cfg tokio_unstable";
 const PROFILE: &str = "ci";
-/// What runs beside the tests, with little of each: what is counted slows every core down.
-const TORTURES: [&[&str]; 2] = [&["crash-states", "--states", "4000"], &["bit-flips", "--glance"]];
 
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
     arguments.finish()?;
@@ -52,24 +50,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         command.env("RUSTFLAGS", FLAGS).env("CARGO_TARGET_DIR", &folder);
         command.env("LLVM_PROFILE_FILE", profiles.join("%p-%m.profraw"));
     };
-    let mut programs = Vec::new();
     let tests = ["test", "--no-run", "--lib", "--tests", "--package", "towline-wal"];
-    let tests = [&tests[..], &["--package", "towline-protocol"]].concat();
-    for what in [&tests[..], &["build", "--package", "towline-torture"]] {
-        let mut build = cargo(what);
-        build.args(["--quiet", "--profile", PROFILE, "--message-format=json"]);
-        instrumented(&mut build);
-        programs.extend(executables(&output(&mut build)?));
-    }
-    let (torture, tests) = programs.split_last().context("nothing was built")?;
-    for test in tests {
+    let mut build = cargo(&[&tests[..], &["--package", "towline-protocol"]].concat());
+    build.args(["--quiet", "--profile", PROFILE, "--message-format=json"]);
+    instrumented(&mut build);
+    let programs = executables(&output(&mut build)?);
+    for test in &programs {
         let mut command = Command::new(test);
         instrumented(command.arg("--quiet").current_dir(root().join("wal")));
-        run_command(&mut command)?;
-    }
-    for what in TORTURES {
-        let mut command = Command::new(torture);
-        instrumented(command.args(what));
         run_command(&mut command)?;
     }
     report(&llvm, &folder, &programs)

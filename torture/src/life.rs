@@ -184,6 +184,8 @@ impl<'a> Life<'a> {
 
     /// Trims what lies before the newest segment and before the slot.
     fn trim(&mut self) -> Done {
+        // Something has to lie there.
+        self.begin()?;
         self.flush()?;
         let to = self.oracle.durable_end();
         self.tell(Event::TrimAsked(to));
@@ -195,10 +197,13 @@ impl<'a> Life<'a> {
     /// A byte rots while the log is shut, and is repaired from a copy.
     fn mend(&mut self) -> Done {
         self.append()?;
+        let (first, tail) = (self.first_kept(), self.oracle.records().len());
+        self.begin()?;
         self.shutdown()?;
         copy(self.dir, &peer_of(self.dir))?;
-        let (first, all) = (self.first_kept(), self.oracle.records().len());
-        let at = self.oracle.records()[first + self.random.below(all - first)].lsn;
+        // In a segment that is complete, or in the newest one, where only its BARRIER is.
+        let at = first + self.random.below(tail + 1 - first);
+        let at = self.oracle.records()[at].lsn;
         let (base, offset) = (base_of(at), at - base_of(at) + ROTS_AT);
         self.tell(Event::Mending(base, offset));
         rot(&segment_path(self.dir, base), offset)?;

@@ -152,13 +152,18 @@ pub fn repair_from(dir: &Path, peer: &Path, options: &Options) -> Result<RepairR
     let mut report = RepairReport::default();
     let mut base = control.oldest.base;
     while base <= newest {
-        let chunk = SegmentFile::open(disk, peer, base, &theirs).and_then(|file| file.chunk());
-        let repaired = match (chunk, repair_one(dir, base, &[], options)) {
-            (_, Ok(whole)) => whole,
-            (Ok(chunk), Err(_)) => repair_one(dir, base, &[chunk], options)?,
-            // What the peer has is not known: that is to be seen to before anything else.
-            (Err(peers), Err(_)) if !peers.is_damage() => return Err(peers),
-            (Err(_), Err(own)) => return Err(own),
+        let repaired = match repair_one(dir, base, &[], options) {
+            Err(own) if own.is_damage() || matches!(own, WalError::Repair { .. }) => {
+                let chunk = SegmentFile::open(disk, peer, base, &theirs).and_then(|it| it.chunk());
+                match chunk {
+                    Ok(chunk) => repair_one(dir, base, &[chunk], options)?,
+                    // What the peer has is not known: that is to be seen to before anything else.
+                    Err(peers) if !peers.is_damage() => return Err(peers),
+                    Err(_) => return Err(own),
+                }
+            }
+            // No record helps if a call fails; a sync that has is never tried again.
+            whole => whole?,
         };
         report.add(repaired);
         base = size.next_base(base);

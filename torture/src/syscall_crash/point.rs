@@ -74,6 +74,14 @@ impl Point {
         }
     }
 
+    /// The call that fails.
+    pub(super) fn call(&self) -> Option<&str> {
+        match self {
+            Self::Call { call, .. } => Some(call),
+            Self::Limit { .. } => None,
+        }
+    }
+
     pub(super) fn parse(name: &str) -> Option<Self> {
         let words: Vec<&str> = name.split(':').collect();
         match words.as_slice() {

@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use towline_protocol::lsn::Lsn;
 
+/// For so many syncs nobody waits, after somebody who did lost his core to others. A slice of it
+/// is some ten syncs long, so this costs a hundredth.
+const CROWDED_SYNCS: u32 = 1_000;
+
 /// The flushes of one log.
 #[derive(Debug)]
 pub(crate) struct Flushes {
@@ -36,6 +40,8 @@ struct Queue {
     began: Option<Instant>,
     /// Who was released by the last sync, until the next leader asks.
     released: Option<Released>,
+    /// For so many syncs more, no leader waits for whom the last one released.
+    crowded: u32,
     /// Whether the syncer was called for those who can not lead, and has not looked yet.
     called: bool,
     /// After a failed sync nobody leads any more.
@@ -146,9 +152,19 @@ impl Flushes {
         self.queue().began = now;
     }
 
-    /// Those whom the last sync released, if no leader has asked for them yet.
+    /// Those whom the last sync released, if no leader has asked for them yet and it is worth
+    /// while to wait for them.
     pub(crate) fn take_released(&self) -> Option<Released> {
-        self.queue().released.take()
+        let mut queue = self.queue();
+        let released = queue.released.take();
+        let is_crowded = queue.crowded > 0;
+        queue.crowded = queue.crowded.saturating_sub(1);
+        released.filter(|_| !is_crowded)
+    }
+
+    /// Somebody else had the core for longer than a sync takes: nobody gives it away for a while.
+    pub(crate) fn crowded(&self) {
+        self.queue().crowded = CROWDED_SYNCS;
     }
 
     /// The leader has synced everything below `flushed`, or has failed; `next` is the number of

@@ -199,6 +199,9 @@ impl Log {
                 return;
             }
             std::thread::yield_now();
+            if now.elapsed() > released.took {
+                return self.flushes.crowded();
+            }
         }
     }
 

@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use towline_protocol::lsn::Lsn;
 
+/// For so many syncs nobody waits, after somebody who did lost his core to others. A slice of it
+/// is some ten syncs long, so this costs a hundredth.
+const CROWDED_SYNCS: u32 = 1_000;
+
 /// The flushes of one log.
 #[derive(Debug)]
 pub(crate) struct Flushes {
@@ -34,6 +38,10 @@ struct Queue {
     led_by_callers: u64,
     /// When the sync that runs began.
     began: Option<Instant>,
+    /// Who was released by the last sync, until the next leader asks.
+    released: Option<Released>,
+    /// For so many syncs more, no leader waits for whom the last one released.
+    crowded: u32,
     /// Whether the syncer was called for those who can not lead, and has not looked yet.
     called: bool,
     /// After a failed sync nobody leads any more.
@@ -44,6 +52,17 @@ struct Queue {
 struct Waiting {
     waker: Waker,
     lead: Lead,
+}
+
+/// Those whom a sync released: most of them append again at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Released {
+    pub(crate) writers: u64,
+    /// The number of the first record that any of them can append.
+    pub(crate) next: u64,
+    pub(crate) at: Instant,
+    /// How long the sync took.
+    pub(crate) took: Duration,
 }
 
 /// Who leads a sync.
@@ -133,11 +152,28 @@ impl Flushes {
         self.queue().began = now;
     }
 
-    /// The leader has synced everything below `flushed`, or has failed. Wakes whoever that
-    /// concerns; returns whether the syncer is to be called for those who are left.
-    pub(crate) fn finish(&self, flushed: Option<Lsn>, failed: bool) -> bool {
+    /// Those whom the last sync released, if no leader has asked for them yet and it is worth
+    /// while to wait for them.
+    pub(crate) fn take_released(&self) -> Option<Released> {
         let mut queue = self.queue();
-        (queue.led, queue.began) = (false, None);
+        let released = queue.released.take();
+        let is_crowded = queue.crowded > 0;
+        queue.crowded = queue.crowded.saturating_sub(1);
+        released.filter(|_| !is_crowded)
+    }
+
+    /// Somebody else had the core for longer than a sync takes: nobody gives it away for a while.
+    pub(crate) fn crowded(&self) {
+        self.queue().crowded = CROWDED_SYNCS;
+    }
+
+    /// The leader has synced everything below `flushed`, or has failed; `next` is the number of
+    /// the next record. Wakes whoever that concerns; returns whether the syncer is to be called
+    /// for those who are left.
+    pub(crate) fn finish(&self, flushed: Option<Lsn>, failed: bool, next: u64) -> bool {
+        let mut queue = self.queue();
+        let began = queue.began.take();
+        queue.led = false;
         queue.failed |= failed;
         if let Some(flushed) = flushed {
             self.flushed.store(flushed.get(), Ordering::Release);
@@ -148,6 +184,12 @@ impl Flushes {
         if queue.failed {
             done.append(&mut queue.waiting);
         }
+        let callers = done.values().filter(|it| it.lead != Lead::Never).count() as u64;
+        let writers = callers + u64::from(queue.by == Lead::Caller);
+        queue.released = began.map(|began| {
+            let at = Instant::now();
+            Released { writers, next, at, took: at - began }
+        });
         // Whoever leads next first: until he does, the disk has nothing to do.
         let next = queue.waiting.values().find(|it| it.lead != Lead::Never);
         let next = next.map(|it| it.waker.clone());

@@ -62,6 +62,11 @@ const fn count_of(word: u64) -> u64 {
     word / ONE_RECORD
 }
 
+/// How many records lie between two of their numbers.
+pub(crate) const fn count_since(earlier: u64, later: u64) -> u64 {
+    later.wrapping_sub(earlier) & COUNT_MASK
+}
+
 const fn offset_of(word: u64) -> u64 {
     (word & OFFSET_MASK) * RECORD_ALIGN
 }
@@ -176,7 +181,7 @@ impl<T> Reservations<T> {
                 return Err(Refused::NoRoom);
             }
             let (count, drained) = (count_of(word), self.shown.0.drained.load(Ordering::Acquire));
-            let is_full = count.wrapping_sub(drained) & COUNT_MASK >= SLOTS;
+            let is_full = count_since(drained, count) >= SLOTS;
             if is_full && !planted(Bug::RingNeverFull) {
                 let now = self.word.0.load(Ordering::Acquire);
                 if now == word {
@@ -222,6 +227,11 @@ impl<T> Reservations<T> {
     /// is held.
     pub(crate) fn left(&self) -> u64 {
         self.limit.saturating_sub(offset_of(self.word.0.load(Ordering::Acquire)))
+    }
+
+    /// The number of the next record; wraps round.
+    pub(crate) fn count(&self) -> u64 {
+        count_of(self.word.0.load(Ordering::Acquire))
     }
 
     /// Goes on at `offset` in another target, which lies at `base`. Stays closed.

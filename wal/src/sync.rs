@@ -1,7 +1,8 @@
 //! Group commit: one sync releases everybody whose records it covers.
 //!
 //! One at a time syncs for all: the log's own thread, or a caller that waits and finds
-//! nobody at it. While it runs, the next batch fills.
+//! nobody at it. While it runs, the next batch fills; before it runs, those whom the last one
+//! released may come back, or each sync would carry only half of the writers.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use crate::error::WalError;
 use crate::flushes::{Lead, Turn};
 use crate::log::Log;
 use crate::planted::{Bug, planted};
+use crate::reserve::count_since;
 use crate::wal::SyncMode;
 
 /// After so long without a record, how far the log is durable is noted in the control file.
@@ -23,6 +25,11 @@ const IDLE: Duration = Duration::from_secs(1);
 /// While callers sync for themselves, the log's own thread lets them: it syncs what has waited for
 /// so long. To wake it for every record would cost them more than it gives.
 const GRACE: Duration = Duration::from_millis(1);
+
+/// A leader waits for those whom the last sync released: no longer than this part of what it took
+/// since its end, and no longer than that one without a record.
+const GATHER_DIVISOR: u32 = 2;
+const STALL_DIVISOR: u32 = 8;
 
 /// The syncer's thread: a step whenever its mode says so.
 pub(crate) fn run(log: &Log) {
@@ -156,15 +163,17 @@ impl Log {
     /// The sync itself; one at a time.
     fn lead(&self) -> Result<bool, WalError> {
         if let Some(reason) = self.poisoned() {
-            self.flushes.finish(None, true);
+            self.flushes.finish(None, true, self.reservations.count());
             return Err(WalError::Poisoned(reason));
         }
         if self.threads {
+            self.gather();
             self.flushes.begin(Some(Instant::now()));
         }
         let synced = self.sync_published();
         let failed = synced.is_err() && !planted(Bug::PoisonedGoesOn);
-        let call_syncer = self.flushes.finish(synced.as_ref().ok().copied().flatten(), failed);
+        let flushed = synced.as_ref().ok().copied().flatten();
+        let call_syncer = self.flushes.finish(flushed, failed, self.reservations.count());
         if call_syncer {
             self.reservations.call_syncer();
         }
@@ -172,6 +181,28 @@ impl Log {
             self.wake_watchers();
         }
         Ok(synced?.is_some())
+    }
+
+    /// Lets those whom the last sync released append first, as long as they keep coming. It gives
+    /// its core to them rather than sleep: a timer is later than they are.
+    fn gather(&self) {
+        let Some(released) = self.flushes.take_released() else { return };
+        let (mut seen, mut since) = (released.next, Instant::now());
+        loop {
+            let (next, now) = (self.reservations.count(), Instant::now());
+            if next != seen {
+                (seen, since) = (next, now);
+            }
+            let all_came = count_since(released.next, next) >= released.writers;
+            let too_long = now - released.at > released.took / GATHER_DIVISOR;
+            if all_came || too_long || now - since > released.took / STALL_DIVISOR {
+                return;
+            }
+            std::thread::yield_now();
+            if now.elapsed() > released.took {
+                return self.flushes.crowded();
+            }
+        }
     }
 
     /// For how long the sync that runs now has been running: a disk that stalls is seen here

@@ -8,7 +8,7 @@ use towline_protocol::lsn::Lsn;
 use towline_protocol::record::{Digest, Fingerprint, RECORD_ALIGN};
 
 use super::planted::{Bug, planted};
-use super::{CLOSED, COUNT_MASK, Reservations, SLOTS, count_of, offset_of, slot_of};
+use super::{CLOSED, COUNT_MASK, Reservations, SLOTS, count_of, count_since, offset_of, slot_of};
 use crate::atomics::{MutexGuard, Ordering, fence};
 
 /// Somebody waits on `moved`.
@@ -151,7 +151,7 @@ impl<T> Reservations<T> {
     pub(crate) fn wait_slot(&self) {
         drop(self.wait_until(|prefix| {
             let count = count_of(self.word.0.load(Ordering::Acquire));
-            count.wrapping_sub(prefix.count) & COUNT_MASK < SLOTS
+            count_since(prefix.count, count) < SLOTS
         }));
     }
 

@@ -183,17 +183,6 @@ fn an_unfinished_cut_is_finished_and_told() {
     assert!(finished > 5, "only {finished} cuts were left unfinished");
 }
 
-/// The log's own thread makes the next segment ready, in its own time.
-fn wait_for(ready: &Path) {
-    for _ in 0..1_000 {
-        if ready.exists() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    panic!("{} does not come", ready.display());
-}
-
 #[test]
 fn a_blank_segment_with_a_damaged_header_is_nobodys_loss() {
     let (_folder, dir) = founded("a");

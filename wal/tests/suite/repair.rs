@@ -402,9 +402,10 @@ fn a_ready_segment_that_was_cut_short_is_made_ready_again() {
     let wal = Wal::open(&dir, options).unwrap().0;
     begin(&wal, 1);
     append(&wal, &payload(0));
+    let ready = segment(&dir, 65_536);
+    wait_for(&ready);
     wal.shutdown().unwrap();
     drop(wal);
-    let ready = segment(&dir, 65_536);
     let peer = copied(&dir);
     fs::write(&ready, &fs::read(&ready).unwrap()[..5_000]).unwrap();
     assert!(matches!(open(&dir), Err(WalError::Foreign { .. })));

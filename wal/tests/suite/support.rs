@@ -138,6 +138,17 @@ pub(crate) fn segment(dir: &Path, base: u64) -> PathBuf {
     dir.join(format!("{base:020}.wal"))
 }
 
+/// The log's own thread makes the next segment ready, in its own time.
+pub(crate) fn wait_for(ready: &Path) {
+    for _ in 0..1_000 {
+        if ready.exists() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("{} does not come", ready.display());
+}
+
 /// Changes one byte of a file.
 pub(crate) fn flip(path: &Path, offset: u64, mask: u8) {
     let mut bytes = std::fs::read(path).unwrap();

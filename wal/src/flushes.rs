@@ -1,21 +1,26 @@
 //! Who waits for a flush, who leads the sync that gives it, and how far the log is flushed.
 //!
-//! One at a time leads. Whoever comes while a sync runs waits for it on a waker of his own, and is
-//! woken when his records are flushed, or when it is his turn to lead. So a lone writer syncs by
-//! himself, and many are woken without a lock that all of them need.
+//! One at a time leads. Threads that wait for the same sync wait together, and one call of the
+//! kernel wakes them all; a task has a waker of its own. Whoever came too late for a sync is woken
+//! when it is his turn to lead. So a lone writer syncs by himself, and many are woken without a
+//! lock that all of them need.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use rustix::thread::futex;
 use tokio::sync::watch;
 use towline_protocol::lsn::Lsn;
 
 /// For so many syncs nobody waits, after somebody who did lost his core to others. A slice of it
 /// is some ten syncs long, so this costs a hundredth.
 const CROWDED_SYNCS: u32 = 1_000;
+
+/// As many as a bell has.
+const SLEEPERS_ALL: u32 = i32::MAX as u32;
 
 /// The flushes of one log.
 #[derive(Debug)]
@@ -25,10 +30,17 @@ pub(crate) struct Flushes {
     queue: Mutex<Queue>,
 }
 
-/// Who waits, in the order of what they wait for.
+/// Who waits.
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: BTreeMap<(Lsn, u64), Waiting>,
+    /// Tasks, in the order of what they wait for.
+    waiting: BTreeMap<(Lsn, u64), Waker>,
+    /// Threads whose records the sync covers that runs, or the next one if none does.
+    covered: Crowd,
+    /// Threads that came too late for it.
+    late: Crowd,
+    /// How far the sync reaches that runs.
+    reach: Option<Lsn>,
     next: u64,
     /// Whether somebody leads.
     led: bool,
@@ -48,10 +60,41 @@ struct Queue {
     failed: bool,
 }
 
+/// Threads that wait together.
+#[derive(Debug, Default)]
+struct Crowd {
+    count: u64,
+    bell: Arc<Bell>,
+}
+
+/// What threads sleep on, in the kernel: a number that changes when they are to wake.
+#[derive(Debug, Default)]
+pub(crate) struct Bell(AtomicU32);
+
+impl Bell {
+    /// Changes the number, and wakes so many of those who sleep on it. Who was only about to sleep
+    /// does not.
+    fn ring(&self, sleepers: u32) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        // It fails for no number of sleepers.
+        let _ = futex::wake(&self.0, futex::Flags::PRIVATE, sleepers);
+    }
+}
+
+/// A thread's place among those who wait together.
 #[derive(Debug)]
-struct Waiting {
-    waker: Waker,
-    lead: Lead,
+pub(crate) struct Place {
+    bell: Arc<Bell>,
+    /// The bell's number when the place was given: under the lock, so no ring is missed.
+    number: u32,
+}
+
+impl Place {
+    /// Sleeps until the bell rings, or for nothing.
+    pub(crate) fn sleep(&self) {
+        // Interrupted, or rung before it slept: whoever wakes looks.
+        let _ = futex::wait(&self.bell.0, futex::Flags::PRIVATE, self.number, None);
+    }
 }
 
 /// Those whom a sync released: most of them append again at once.
@@ -65,6 +108,16 @@ pub(crate) struct Released {
     pub(crate) took: Duration,
 }
 
+impl Queue {
+    /// A thread slept there and does not any more. Where a sync was done since, nobody counts.
+    fn leave(&mut self, place: &Place) {
+        let crowds = [&mut self.covered, &mut self.late].into_iter();
+        if let Some(crowd) = crowds.into_iter().find(|it| Arc::ptr_eq(&it.bell, &place.bell)) {
+            crowd.count -= 1;
+        }
+    }
+}
+
 /// Who leads a sync.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Lead {
@@ -73,8 +126,6 @@ pub(crate) enum Lead {
     /// The log's own thread.
     #[default]
     Syncer,
-    /// A task: it must not block, so it only waits.
-    Never,
 }
 
 /// What somebody who wants a flush has to do.
@@ -84,6 +135,8 @@ pub(crate) enum Turn {
     Flushed,
     /// Lead the sync, and then say so by [`Flushes::finish`].
     Lead,
+    /// Sleep there, and ask again with it.
+    Sleep(Place),
     /// Wait to be woken, and ask again with the number. The syncer is to be called if nobody leads.
     Wait { number: u64, call_syncer: bool },
     /// The log is poisoned.
@@ -112,31 +165,47 @@ impl Flushes {
         self.watched.subscribe()
     }
 
-    /// What to do for everything below `wanted` to be flushed. `number` is what the last
-    /// [`Turn::Wait`] said.
-    pub(crate) fn turn(&self, wanted: Lsn, number: Option<u64>, lead: Lead, waker: &Waker) -> Turn {
+    /// What a thread has to do for everything below `wanted` to be flushed; `place` is where it
+    /// slept.
+    pub(crate) fn turn(&self, wanted: Lsn, place: Option<Place>, lead: Lead) -> Turn {
         let mut queue = self.queue();
-        let key = number.map(|number| (wanted, number));
-        let leads = lead != Lead::Never && !queue.led;
-        if self.flushed() >= wanted || queue.failed || leads {
-            if let Some(key) = key {
-                queue.waiting.remove(&key);
-            }
-            if self.flushed() >= wanted {
-                return Turn::Flushed;
-            }
-            if queue.failed {
-                return Turn::Failed;
-            }
+        if let Some(place) = place {
+            queue.leave(&place);
+        }
+        if self.flushed() >= wanted {
+            return Turn::Flushed;
+        }
+        if queue.failed {
+            return Turn::Failed;
+        }
+        if !queue.led {
             (queue.led, queue.by) = (true, lead);
             queue.led_by_callers += u64::from(lead == Lead::Caller);
             return Turn::Lead;
+        }
+        let is_late = queue.reach.is_some_and(|reach| wanted > reach);
+        let crowd = if is_late { &mut queue.late } else { &mut queue.covered };
+        crowd.count += 1;
+        let (bell, number) = (Arc::clone(&crowd.bell), crowd.bell.0.load(Ordering::Relaxed));
+        Turn::Sleep(Place { bell, number })
+    }
+
+    /// As [`Flushes::turn`], for a task: it never leads. `number` is what the last
+    /// [`Turn::Wait`] said.
+    pub(crate) fn wait(&self, wanted: Lsn, number: Option<u64>, waker: &Waker) -> Turn {
+        let mut queue = self.queue();
+        let key = number.map(|number| (wanted, number));
+        if self.flushed() >= wanted || queue.failed {
+            if let Some(key) = key {
+                queue.waiting.remove(&key);
+            }
+            return if self.flushed() >= wanted { Turn::Flushed } else { Turn::Failed };
         }
         let key = key.unwrap_or_else(|| {
             queue.next += 1;
             (wanted, queue.next)
         });
-        queue.waiting.insert(key, Waiting { waker: waker.clone(), lead });
+        queue.waiting.insert(key, waker.clone());
         let call_syncer = !queue.led && !queue.called;
         queue.called |= call_syncer;
         Turn::Wait { number: key.1, call_syncer }
@@ -147,9 +216,10 @@ impl Flushes {
         self.queue().waiting.remove(&(wanted, number));
     }
 
-    /// The leader begins.
-    pub(crate) fn begin(&self, now: Option<Instant>) {
-        self.queue().began = now;
+    /// The sync of everything below `reach` begins.
+    pub(crate) fn begin(&self, reach: Lsn, now: Option<Instant>) {
+        let mut queue = self.queue();
+        (queue.reach, queue.began) = (Some(reach), now);
     }
 
     /// Those whom the last sync released, if no leader has asked for them yet and it is worth
@@ -173,34 +243,38 @@ impl Flushes {
     pub(crate) fn finish(&self, flushed: Option<Lsn>, failed: bool, next: u64) -> bool {
         let mut queue = self.queue();
         let began = queue.began.take();
-        queue.led = false;
+        (queue.led, queue.reach) = (false, None);
         queue.failed |= failed;
         if let Some(flushed) = flushed {
             self.flushed.store(flushed.get(), Ordering::Release);
         }
-        let behind = (self.flushed(), u64::MAX);
-        let left = queue.waiting.split_off(&behind);
-        let mut done = std::mem::replace(&mut queue.waiting, left);
+        let left = queue.waiting.split_off(&(self.flushed(), u64::MAX));
+        let mut tasks = std::mem::replace(&mut queue.waiting, left);
         if queue.failed {
-            done.append(&mut queue.waiting);
+            tasks.append(&mut queue.waiting);
         }
-        let callers = done.values().filter(|it| it.lead != Lead::Never).count() as u64;
-        let writers = callers + u64::from(queue.by == Lead::Caller);
+        let late = std::mem::take(&mut queue.late);
+        let covered = std::mem::replace(&mut queue.covered, late);
+        let writers = covered.count + u64::from(queue.by == Lead::Caller);
         queue.released = began.map(|began| {
             let at = Instant::now();
             Released { writers, next, at, took: at - began }
         });
         // Whoever leads next first: until he does, the disk has nothing to do.
-        let next = queue.waiting.values().find(|it| it.lead != Lead::Never);
-        let next = next.map(|it| it.waker.clone());
-        let call_syncer = next.is_none() && !queue.waiting.is_empty() && !queue.called;
+        let waits = queue.covered.count > 0;
+        let next = waits.then(|| Arc::clone(&queue.covered.bell));
+        let next_sleepers = if queue.failed { SLEEPERS_ALL } else { 1 };
+        let call_syncer = !waits && !queue.waiting.is_empty() && !queue.called;
         queue.called |= call_syncer;
         drop(queue);
-        next.into_iter().for_each(Waker::wake);
+        next.into_iter().for_each(|bell| bell.ring(next_sleepers));
+        if covered.count > 0 {
+            covered.bell.ring(SLEEPERS_ALL);
+        }
         if let Some(flushed) = flushed {
             self.watched.send_replace(flushed);
         }
-        done.into_values().for_each(|it| it.waker.wake());
+        tasks.into_values().for_each(Waker::wake);
         call_syncer
     }
 
@@ -217,13 +291,17 @@ impl Flushes {
         Look {
             led_by_callers: queue.led_by_callers,
             last_by_caller: queue.by == Lead::Caller,
-            tasks_wait: queue.waiting.values().any(|it| it.lead == Lead::Never),
+            tasks_wait: !queue.waiting.is_empty(),
         }
     }
 
     /// Wakes everybody, though nothing is flushed: those who look find out why.
     pub(crate) fn wake_all(&self) {
-        let wakers: Vec<_> = self.queue().waiting.values().map(|it| it.waker.clone()).collect();
+        let queue = self.queue();
+        queue.covered.bell.ring(SLEEPERS_ALL);
+        queue.late.bell.ring(SLEEPERS_ALL);
+        let wakers: Vec<_> = queue.waiting.values().cloned().collect();
+        drop(queue);
         wakers.into_iter().for_each(Waker::wake);
         self.watched.send_modify(|_| {});
     }

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use towline_protocol::lsn::Lsn;
 
-use crate::cursor_wait::thread_waker;
 use crate::error::WalError;
 use crate::flushes::{Lead, Turn};
 use crate::log::Log;
@@ -138,22 +137,23 @@ impl Log {
     /// One sync, of everything that is published when it begins, unless a sync that ran meanwhile
     /// has covered what is `wanted`; `false` if nothing published is left to sync.
     pub(crate) fn sync_step(&self, wanted: Lsn, lead: Lead) -> Result<bool, WalError> {
-        thread_waker(|waker| {
-            let mut number = None;
-            loop {
-                match self.flushes.turn(wanted, number, lead, waker) {
-                    Turn::Flushed => return Ok(true),
-                    Turn::Lead => return self.lead(),
-                    Turn::Failed => return Err(self.poisoned_error()),
-                    Turn::Wait { number: own, .. } => number = Some(own),
+        let mut place = None;
+        loop {
+            match self.flushes.turn(wanted, place.take(), lead) {
+                Turn::Flushed => return Ok(true),
+                Turn::Lead => return self.lead(),
+                Turn::Failed => return Err(self.poisoned_error()),
+                Turn::Sleep(own) => {
+                    own.sleep();
+                    place = Some(own);
                 }
-                // Before it is flushed, this thread is woken to lead, or for nothing.
-                std::thread::park();
-                if self.flushed() >= wanted {
-                    return Ok(true);
-                }
+                Turn::Wait { .. } => unreachable!("only a task waits"),
             }
-        })
+            // Before it is flushed, this thread is woken to lead, or for nothing.
+            if self.flushed() >= wanted {
+                return Ok(true);
+            }
+        }
     }
 
     fn poisoned_error(&self) -> WalError {
@@ -168,7 +168,6 @@ impl Log {
         }
         if self.threads {
             self.gather();
-            self.flushes.begin(Some(Instant::now()));
         }
         let synced = self.sync_published();
         let failed = synced.is_err() && !planted(Bug::PoisonedGoesOn);
@@ -222,6 +221,7 @@ impl Log {
         if target <= flushed {
             return Ok(None);
         }
+        self.flushes.begin(target, self.threads.then(Instant::now));
         for segment in &unsynced {
             if planted(Bug::SyncLeftOut) && Some(segment.base()) != current {
                 continue;
@@ -281,7 +281,7 @@ impl UntilFlushed<'_> {
         if self.number.is_none() && lsn > log.reservations.reserved() {
             return Poll::Ready(Err(WalError::NoBoundary(lsn)));
         }
-        match log.flushes.turn(lsn, self.number.take(), Lead::Never, waker) {
+        match log.flushes.wait(lsn, self.number.take(), waker) {
             Turn::Flushed => Poll::Ready(Ok(())),
             Turn::Failed => Poll::Ready(Err(log.poisoned_error())),
             Turn::Wait { number, call_syncer } => {
@@ -292,7 +292,7 @@ impl UntilFlushed<'_> {
                 // It may have been closed just now, and whoever waited was woken before.
                 if log.is_stopped() { Poll::Ready(Err(WalError::Closed)) } else { Poll::Pending }
             }
-            Turn::Lead => unreachable!("a task never leads"),
+            Turn::Lead | Turn::Sleep(_) => unreachable!("a task neither leads nor sleeps"),
         }
     }
 }

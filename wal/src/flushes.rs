@@ -128,7 +128,7 @@ pub(crate) enum Lead {
     Syncer,
 }
 
-/// What somebody who wants a flush has to do.
+/// What a thread that wants a flush has to do.
 #[derive(Debug)]
 pub(crate) enum Turn {
     /// Nothing: it is there.
@@ -137,8 +137,17 @@ pub(crate) enum Turn {
     Lead,
     /// Sleep there, and ask again with it.
     Sleep(Place),
+    /// The log is poisoned.
+    Failed,
+}
+
+/// What a task that wants a flush has to do: it never leads.
+#[derive(Debug)]
+pub(crate) enum Wait {
+    /// Nothing: it is there.
+    Flushed,
     /// Wait to be woken, and ask again with the number. The syncer is to be called if nobody leads.
-    Wait { number: u64, call_syncer: bool },
+    Until { number: u64, call_syncer: bool },
     /// The log is poisoned.
     Failed,
 }
@@ -190,16 +199,15 @@ impl Flushes {
         Turn::Sleep(Place { bell, number })
     }
 
-    /// As [`Flushes::turn`], for a task: it never leads. `number` is what the last
-    /// [`Turn::Wait`] said.
-    pub(crate) fn wait(&self, wanted: Lsn, number: Option<u64>, waker: &Waker) -> Turn {
+    /// As [`Flushes::turn`], for a task. `number` is what the last [`Wait::Until`] said.
+    pub(crate) fn wait(&self, wanted: Lsn, number: Option<u64>, waker: &Waker) -> Wait {
         let mut queue = self.queue();
         let key = number.map(|number| (wanted, number));
         if self.flushed() >= wanted || queue.failed {
             if let Some(key) = key {
                 queue.waiting.remove(&key);
             }
-            return if self.flushed() >= wanted { Turn::Flushed } else { Turn::Failed };
+            return if self.flushed() >= wanted { Wait::Flushed } else { Wait::Failed };
         }
         let key = key.unwrap_or_else(|| {
             queue.next += 1;
@@ -208,7 +216,7 @@ impl Flushes {
         queue.waiting.insert(key, waker.clone());
         let call_syncer = !queue.led && !queue.called;
         queue.called |= call_syncer;
-        Turn::Wait { number: key.1, call_syncer }
+        Wait::Until { number: key.1, call_syncer }
     }
 
     /// Somebody does not wait any longer.

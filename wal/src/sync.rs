@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use towline_protocol::lsn::Lsn;
 
 use crate::error::WalError;
-use crate::flushes::{Lead, Turn};
+use crate::flushes::{Lead, Turn, Wait};
 use crate::log::Log;
 use crate::planted::{Bug, planted};
 use crate::reserve::count_since;
@@ -147,7 +147,6 @@ impl Log {
                     own.sleep();
                     place = Some(own);
                 }
-                Turn::Wait { .. } => unreachable!("only a task waits"),
             }
             // Before it is flushed, this thread is woken to lead, or for nothing.
             if self.flushed() >= wanted {
@@ -282,9 +281,9 @@ impl UntilFlushed<'_> {
             return Poll::Ready(Err(WalError::NoBoundary(lsn)));
         }
         match log.flushes.wait(lsn, self.number.take(), waker) {
-            Turn::Flushed => Poll::Ready(Ok(())),
-            Turn::Failed => Poll::Ready(Err(log.poisoned_error())),
-            Turn::Wait { number, call_syncer } => {
+            Wait::Flushed => Poll::Ready(Ok(())),
+            Wait::Failed => Poll::Ready(Err(log.poisoned_error())),
+            Wait::Until { number, call_syncer } => {
                 self.number = Some(number);
                 if call_syncer {
                     log.reservations.call_syncer();
@@ -292,7 +291,6 @@ impl UntilFlushed<'_> {
                 // It may have been closed just now, and whoever waited was woken before.
                 if log.is_stopped() { Poll::Ready(Err(WalError::Closed)) } else { Poll::Pending }
             }
-            Turn::Lead | Turn::Sleep(_) => unreachable!("a task neither leads nor sleeps"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Appends that nobody syncs, into segments that are ready.
+//! Appends that nobody syncs, into segments that are ready, of a log that is in use.
 
 use std::path::Path;
 use std::sync::Barrier;
@@ -12,7 +12,12 @@ use crate::samples::{Metrics, median};
 use crate::size::Size;
 use crate::workloads::payload;
 
-/// A log is filled up to here: less than a segment, so that only appends are measured.
+/// So much a log took before: three segments and a little. A log that makes ready what comes next as
+/// it is used has made it ready so.
+const BEFORE: u64 = 192 << 20;
+/// In records of this length.
+const BEFORE_LEN: usize = 16 << 10;
+/// A log is filled by this: less than a segment, so that only appends are measured.
 const FILL: u64 = 60 << 20;
 /// So often the clock is looked at: between that many records.
 const CLOCK: u64 = 256;
@@ -24,14 +29,15 @@ pub(super) fn measure(
     writers: usize,
     size: Size,
 ) -> Result<Metrics> {
-    let payload = payload(len);
+    let record = payload(len);
     let each = FILL / stored_len(u32::try_from(len)?) / writers as u64;
     let mut rates = Vec::new();
     for fill in 0..size.fills() {
         let dir = dir.join(fill.to_string());
         let peer = open(who, &dir, Shape::new(false))?;
+        peer.load(&payload(BEFORE_LEN), BEFORE / BEFORE_LEN as u64)?;
         peer.settle()?;
-        rates.push(rate(&*peer, &payload, each, writers, size)?);
+        rates.push(rate(&*peer, &record, each, writers, size)?);
         drop(peer);
         std::fs::remove_dir_all(&dir)?;
     }

@@ -12,8 +12,8 @@ use crate::samples::{Metrics, median};
 use crate::size::Size;
 use crate::workloads::payload;
 
-/// So much a log took before: three segments and a little. A log that makes ready what comes next as
-/// it is used has made it ready so.
+/// So much a log took before, three segments and a little: a log that makes ready what comes next
+/// by how it is used has done so.
 const BEFORE: u64 = 192 << 20;
 /// In records of this length.
 const BEFORE_LEN: usize = 16 << 10;

@@ -29,6 +29,9 @@ const GRACE: Duration = Duration::from_millis(1);
 /// since its end, and no longer than that one without a record.
 const GATHER_DIVISOR: u32 = 2;
 const STALL_DIVISOR: u32 = 8;
+/// A sync that took longer counts as this: the writers come back no later for a slow disk, and a
+/// core is not given away in vain for as long as a stalled one was waited for.
+const GATHER_FOR_MAX: Duration = Duration::from_micros(500);
 
 /// The syncer's thread: a step whenever its mode says so.
 pub(crate) fn run(log: &Log) {
@@ -185,6 +188,7 @@ impl Log {
     /// its core to them rather than sleep: a timer is later than they are.
     fn gather(&self) {
         let Some(released) = self.flushes.take_released() else { return };
+        let took = released.took.min(GATHER_FOR_MAX);
         let (mut seen, mut since) = (released.next, Instant::now());
         loop {
             let (next, now) = (self.reservations.count(), Instant::now());
@@ -192,8 +196,8 @@ impl Log {
                 (seen, since) = (next, now);
             }
             let all_came = count_since(released.next, next) >= released.writers;
-            let too_long = now - released.at > released.took / GATHER_DIVISOR;
-            if all_came || too_long || now - since > released.took / STALL_DIVISOR {
+            let too_long = now - released.at > took / GATHER_DIVISOR;
+            if all_came || too_long || now - since > took / STALL_DIVISOR {
                 return;
             }
             std::thread::yield_now();

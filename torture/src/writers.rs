@@ -4,9 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use towline_protocol::lsn::Lsn;
 use towline_protocol::record::RecordKind;
-use towline_wal::{Options, Wal, WalError, found};
+use towline_wal::{Appended, Options, Wal, WalError, found};
 
 use crate::events::{Event, Reporter};
 use crate::log::{begin, founding};
@@ -16,6 +15,9 @@ use crate::power_cut::Key;
 const WRITERS: u64 = 6;
 /// A life ends by itself after so many records of a writer.
 const RECORDS: u64 = 100_000;
+/// In every second life a writer waits for so many records at a time: a sync of much is made in
+/// another way than one of little, and segments are made ready in another way for it.
+const MANY: usize = 64;
 
 /// Opens or founds the log, begins an epoch and writes until something fails. Without `syncs` they
 /// tell of a record as soon as it is appended: a bug that a power cut must show.
@@ -35,10 +37,14 @@ pub(crate) fn write(
         for writer in 0..WRITERS {
             let wal = Arc::clone(&wal);
             scope.spawn(move || {
-                for number in 0..RECORDS {
-                    let key = Key { life, writer, number };
-                    let Ok((lsn, end)) = append(&wal, key, syncs) else { return };
-                    reporter.tell_line(&format!("acked {} {lsn} {end}", key.packed()));
+                let at_a_time = if life % 2 == 0 { 1 } else { MANY };
+                let keys = (0..RECORDS).map(|number| Key { life, writer, number });
+                let keys: Vec<_> = keys.collect();
+                for keys in keys.chunks(at_a_time) {
+                    let Ok(places) = append(&wal, keys, syncs) else { return };
+                    for (key, Appended { lsn, end }) in keys.iter().zip(places) {
+                        reporter.tell_line(&format!("acked {} {lsn} {end}", key.packed()));
+                    }
                 }
             });
         }
@@ -46,10 +52,12 @@ pub(crate) fn write(
     wal.poisoned().map_or(Ok(()), |reason| Err(WalError::Poisoned(reason)))
 }
 
-fn append(wal: &Wal, key: Key, syncs: bool) -> Result<(Lsn, Lsn), WalError> {
-    let appended = wal.append(RecordKind::Data, 0, &key.payload())?;
-    if syncs {
-        wal.wait_flushed(appended.end)?;
+/// Appends some records, and waits for the last of them.
+fn append(wal: &Wal, keys: &[Key], syncs: bool) -> Result<Vec<Appended>, WalError> {
+    let append = |key: &Key| wal.append(RecordKind::Data, 0, &key.payload());
+    let appended = keys.iter().map(append).collect::<Result<Vec<_>, _>>()?;
+    if let Some(last) = appended.last().filter(|_| syncs) {
+        wal.wait_flushed(last.end)?;
     }
-    Ok((appended.lsn, appended.end))
+    Ok(appended)
 }

@@ -26,6 +26,7 @@ use crate::disk::Disk;
 use crate::error::WalError;
 use crate::flushes::Flushes;
 use crate::header::SegmentHeader;
+use crate::pace::{Filling, Pace};
 use crate::planted::{Bug, planted};
 use crate::provision::{Purpose, Ready};
 use crate::reserve::{self, Refused, Reservations};
@@ -39,11 +40,6 @@ pub(crate) const SEAL_LEN: u64 = stored_len(8);
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a wait lasts before it looks at its deadline.
 const MOVED_CHECK: Duration = Duration::from_millis(50);
-
-/// A log that fills a segment in less is written in bulk. Well below the time after which a kernel
-/// writes changed pages that nobody syncs (30 s), so that it does not write those that were only
-/// made writable.
-const IN_BULK: Duration = Duration::from_secs(10);
 
 /// A record in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,9 +91,9 @@ pub(crate) struct Tail {
     pub(crate) unsynced: Vec<Arc<Segment>>,
     pub(crate) stop: bool,
     /// When the segment was entered.
-    entered: Option<Instant>,
-    /// Whether segments are filled so fast that the next one is made writable beforehand.
-    pub(crate) in_bulk: bool,
+    filling: Option<Filling>,
+    /// How fast the one before was filled.
+    pub(crate) pace: Pace,
 }
 
 impl Tail {
@@ -142,8 +138,8 @@ impl Log {
             held: false,
             unsynced,
             stop: false,
-            entered: None,
-            in_bulk: false,
+            filling: None,
+            pace: Pace::AtRest,
         };
         Self {
             dir: dir.to_owned(),
@@ -307,8 +303,9 @@ impl Log {
         tail.segment = Some(Arc::clone(&segment));
         tail.sealed = false;
         if self.threads {
-            let before = tail.entered.replace(Instant::now());
-            tail.in_bulk = before.is_some_and(|before| before.elapsed() < IN_BULK);
+            let now = Filling::new(Instant::now(), self.flushes.syncs());
+            let before = tail.filling.replace(now);
+            tail.pace = before.map_or(Pace::AtRest, |before| before.pace(self.size, now));
         }
         tail.unsynced.push(Arc::clone(&segment));
         self.reservations.enter(base, SegmentSize::HEADER_LEN, Arc::clone(&segment));

@@ -172,13 +172,13 @@ pub(crate) fn run(log: &Log) {
                 ..stale.header
             }),
             None => {
-                let header = log.next_header(&log.tail());
-                Segment::prepare(&log.disk, &log.dir, header)
+                let (header, pace) = {
+                    let tail = log.tail();
+                    (log.next_header(&tail), tail.pace)
+                };
+                Segment::prepare(&log.disk, &log.dir, header, pace)
             }
         };
-        if let Some(segment) = prepared.as_ref().ok().filter(|_| log.tail().in_bulk) {
-            segment.make_writable();
-        }
         log.provision.put(prepared);
         // Under the writers' lock, so that none of them misses it between looking and waiting.
         let tail = log.tail();
@@ -202,7 +202,7 @@ impl Log {
         let missing = READY_SEGMENTS.saturating_sub(self.provision.state().ready.len());
         for _ in 0..if self.threads { 0 } else { missing } {
             let header = self.next_header(tail);
-            match Segment::prepare(&self.disk, &self.dir, header) {
+            match Segment::prepare(&self.disk, &self.dir, header, tail.pace) {
                 Err(WalError::NoSpace(_)) if self.provision.has(base, purpose) => break,
                 prepared => self.provision.put(Ok(prepared?)),
             }

@@ -10,10 +10,11 @@ use towline_protocol::frame::SegmentIdentity;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{HeaderSeed, RECORD_HEADER_LEN, RecordHeader};
 
-use crate::disk::{Access, Disk, DiskFile};
+use crate::disk::{Access, Disk, DiskFile, Zeros};
 use crate::error::{AtPath, WalError};
 use crate::header::{FORMAT_VERSION, HEADER_PAGE_LEN, SegmentHeader};
 use crate::map::{self, Mapping};
+use crate::pace::Pace;
 use crate::planted::{Bug, planted};
 
 /// The name of a segment that is not ready yet.
@@ -68,21 +69,25 @@ impl Segment {
         Ok(Self { disk, path, header, seed: header.seed(), file, mapping })
     }
 
-    /// Makes a segment ready: allocated, zeroed on the disk, resident, named, all of it durable.
+    /// Makes a segment ready: allocated, zeroed, in memory, named, all of it durable.
     pub(crate) fn prepare(
         disk: &Arc<dyn Disk>,
         dir: &Path,
         header: SegmentHeader,
+        pace: Pace,
     ) -> Result<Self, WalError> {
         let fresh = dir.join(FRESH_NAME);
-        create(&**disk, &fresh, &header)?;
+        create(&**disk, &fresh, &header, pace.zeros())?;
         let path = dir.join(file_name(header.base));
         disk.rename(&fresh, &path).at("renaming to", &path)?;
         if !planted(Bug::SegmentNameNotSynced) {
             disk.sync_dir(dir).at("syncing", dir)?;
         }
         let segment = Self::open(disk, &path, true)?;
-        segment.make_resident();
+        match pace {
+            Pace::AtRest => segment.make_resident(),
+            Pace::InCommits | Pace::InBulk => segment.make_writable(),
+        }
         Ok(segment)
     }
 
@@ -247,6 +252,11 @@ fn damaged_header(path: &Path, error: &dyn Display) -> WalError {
 }
 
 /// Makes a segment's file: its header, and zeros behind it.
-pub(crate) fn create(disk: &dyn Disk, path: &Path, header: &SegmentHeader) -> Result<(), WalError> {
-    disk.create(path, &header.encode(), header.size.bytes()).at("preparing", path)
+pub(crate) fn create(
+    disk: &dyn Disk,
+    path: &Path,
+    header: &SegmentHeader,
+    zeros: Zeros,
+) -> Result<(), WalError> {
+    disk.create(path, &header.encode(), header.size.bytes(), zeros).at("preparing", path)
 }

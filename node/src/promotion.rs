@@ -59,7 +59,7 @@ impl Shared {
         let appended = match self.try_end(epoch) {
             Ok(Some(appended)) => appended,
             Ok(None) => return Ok(true), // Demoted meanwhile.
-            Err(WalError::NoSpace(why)) => {
+            Err(why @ (WalError::NoSpace(_) | WalError::NotReady { .. })) => {
                 tracing::warn!(node = %self.identity.node, "waiting to hand over: {why}");
                 return Ok(false);
             }
@@ -120,7 +120,7 @@ impl Shared {
             accepted_loss,
         };
         let appended = match wal.begin_epoch(&barrier) {
-            Err(WalError::NoSpace(why)) => {
+            Err(why @ (WalError::NoSpace(_) | WalError::NotReady { .. })) => {
                 tracing::warn!(node = %self.identity.node, "waiting to lead: {why}");
                 return Ok(false);
             }

@@ -39,7 +39,7 @@ pub enum RecordKind {
     End = 4,
     /// The last record of a full segment; its payload is a [`Digest`] of the log up to the seal.
     Seal = 5,
-    /// Reserved, and never written: space that was reserved and given up.
+    /// A place that was reserved and given up; its payload is zeros.
     Abort = 6,
 }
 

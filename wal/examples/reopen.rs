@@ -7,24 +7,19 @@
 use std::path::Path;
 use std::process::{Command, abort};
 
-use towline_protocol::id::LogId;
-use towline_protocol::lsn::Lsn;
-use towline_protocol::record::RecordKind;
-use towline_wal::{Founding, Level, Options, Wal, WalError, found};
+use towline_wal::{Level, Lsn, Options, RecordKind, Wal, WalError};
 
 fn main() -> Result<(), WalError> {
     if let Some(dir) = std::env::args().nth(1) {
         write_and_die(Path::new(&dir))?;
     }
     let dir = std::env::temp_dir().join(format!("towline-reopen-{}", std::process::id()));
-    found(&dir, &Founding::alone(LogId(1), "a".parse().unwrap()))?;
     let mut child = Command::new(std::env::current_exe().unwrap());
     println!("the writer ended with {}", child.arg(&dir).status().unwrap());
 
-    let (wal, report) = Wal::open(&dir, Options::default())?;
-    println!("opened in {:?}, {} bytes read", report.took, report.scanned_bytes);
-    println!("durable up to {}, says {}", report.evidence, report.witness);
-    println!("kept up to {}; torn: {:?}", report.end, report.torn);
+    let (wal, report) = Wal::open_alone(&dir, Options::default())?;
+    println!("{report}");
+    println!("it took {:?}, {} bytes were read", report.took, report.scanned_bytes);
     let mut cursor = wal.cursor(Lsn::ZERO, Level::Flushed)?;
     let mut records = 0;
     while let Some(record) = cursor.next_record()? {
@@ -37,8 +32,7 @@ fn main() -> Result<(), WalError> {
 }
 
 fn write_and_die(dir: &Path) -> Result<(), WalError> {
-    let (wal, _) = Wal::open(dir, Options::default())?;
-    wal.begin_epoch(&wal.next_barrier())?;
+    let (wal, _) = Wal::open_alone(dir, Options::default())?;
     for number in 0..1_000_u32 {
         wal.append(RecordKind::Data, 0, &number.to_le_bytes())?;
     }

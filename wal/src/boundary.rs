@@ -29,7 +29,11 @@ impl Log {
     /// Begins an epoch: at the next segment boundary, with `barrier` as its first record.
     ///
     /// # Errors
-    /// [`WalError::Fork`] if the barrier does not follow on exactly this log.
+    /// [`WalError::Fork`] if the barrier does not follow on exactly this log, also because
+    /// something was appended since [`Log::next_barrier`] was asked; [`WalError::NoSpace`] or
+    /// [`WalError::NotReady`] if no segment was ready in time; [`WalError::History`] if there were
+    /// too many epochs; [`WalError::Poisoned`], [`WalError::Closed`], or what the operating system
+    /// says of the control file. The epoch has not begun then.
     pub fn begin_epoch(&self, barrier: &Barrier) -> Result<Appended, WalError> {
         let _hold = self.hold()?;
         let (tail, first) = self.wait_boundary()?;
@@ -62,7 +66,7 @@ impl Log {
         let mut deadline = None;
         loop {
             self.check_open(&tail)?;
-            let first = self.size.barrier_after(self.end_of_records());
+            let first = self.size.barrier_after(self.appended());
             let base = self.size.base_of(first);
             self.provision(&tail, base, Purpose::Vital)?;
             if self.provision.has(base, Purpose::Vital) {
@@ -82,7 +86,7 @@ impl Log {
         first: Lsn,
     ) -> Result<(MutexGuard<'a, Tail>, Lsn), WalError> {
         let fork = |what: String| Err(WalError::Fork { epoch: barrier.epoch, what });
-        let (last, end) = (self.last_epoch(), self.end_of_records());
+        let (last, end) = (self.last_epoch(), self.appended());
         if (barrier.previous, barrier.previous_end) != (last, end) {
             return fork(format!(
                 "it says {} ended at {}, here {last} ends at {end}",

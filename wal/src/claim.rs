@@ -10,7 +10,8 @@ use crate::log::{Appended, Log, Place, promise_of};
 const ZEROS: [u8; 4096] = [0; 4096];
 
 /// A reserved place for one record: filled in order, without a copy of the whole in between, and
-/// then committed. One that is dropped before becomes an ABORT record, which readers skip.
+/// then committed. One that is dropped before becomes an ABORT record of zeros, which means
+/// nothing: who reads the log passes over it.
 ///
 /// Nothing that is appended behind it is published before it is committed or dropped. So a thread
 /// that holds one must neither wait for a flush nor append before it lets go of it.
@@ -31,7 +32,7 @@ impl Log {
     /// # Errors
     /// As [`Log::append`]; nothing is reserved then.
     pub fn reserve(&self, kind: RecordKind, tag: u16, len: usize) -> Result<Claim<'_>, WalError> {
-        let len = self.check_len(len)?;
+        let len = self.check(kind, len)?;
         let place = self.reserve_place(kind, len)?;
         let (lsn, sync_lsn) = (place.lsn, promise_of(&place));
         let header = RecordHeader { len, lsn, sync_lsn, pcrc: 0, kind, flags: 0, tag };
@@ -56,11 +57,11 @@ impl Claim<'_> {
     /// Fills the next bytes.
     ///
     /// # Errors
-    /// [`WalError::TooLarge`] if they are more than remain; none of them is filled then.
+    /// [`WalError::Overfilled`] if they are more than remain; none of them is filled then.
     pub fn fill(&mut self, bytes: &[u8]) -> Result<(), WalError> {
         let left = self.remaining();
         if bytes.len() > left {
-            return Err(WalError::TooLarge { len: bytes.len(), max: left as u64 });
+            return Err(WalError::Overfilled { len: bytes.len(), left });
         }
         if let Some(place) = &self.place {
             place.target().store(self.next(), bytes);

@@ -2,24 +2,32 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
 use towline_protocol::epoch::{Epoch, HistoryError};
 use towline_protocol::lsn::Lsn;
-use towline_protocol::record::RecordError;
+use towline_protocol::record::{RecordError, RecordKind};
 
+use crate::provision::READY_SEGMENTS;
 use crate::segments::{COLD_SEGMENTS, MAPPED_SEGMENTS};
 
-/// So many files one log has open at most, while it is open: its older segments, its mapped ones,
-/// the ready ones, the lock, and those that a call opens for itself. Cursors add one each.
-pub const OPEN_FILES_MAX: usize = COLD_SEGMENTS + MAPPED_SEGMENTS + 9;
+/// The most files one open log holds open: its older segments, its mapped ones, the ready ones,
+/// the lock, and those that a call opens for itself. Cursors add one each.
+pub const OPEN_FILES_MAX: usize =
+    COLD_SEGMENTS + MAPPED_SEGMENTS + READY_SEGMENTS + LOCK_FILES + CALL_FILES;
+
+/// The lock on the folder.
+const LOCK_FILES: usize = 1;
+/// What calls open for themselves, all that run at once together.
+const CALL_FILES: usize = 6;
 
 /// Why a log can not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum WalError {
     /// The folder holds no log.
-    #[error("{} holds no log: found one first", .0.display())]
+    #[error("{} holds no log: create one with `found`, or `towline init`", .0.display())]
     NotFounded(PathBuf),
     /// The folder holds something already, so no log is founded in it.
     #[error("{} is not empty: a log is founded once, in a folder of its own", .0.display())]
@@ -64,9 +72,10 @@ pub enum WalError {
         /// The segment's base.
         base: Lsn,
     },
-    /// Something that was durable is damaged or gone. Nothing was changed.
+    /// Something that was durable is damaged or gone. No valid record was removed.
     #[error("{} is damaged at Lsn {at}: {what}, though everything below {evidence} was durable. \
-        Nothing was changed; repair it from a peer's copy, or rebuild this node", .path.display())]
+        No valid record was removed; repair it from a peer's copy, or rebuild this node",
+        .path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -78,19 +87,55 @@ pub enum WalError {
         what: String,
     },
     /// A sync failed. The log takes nothing more until it is opened again.
-    #[error("the log is poisoned: {0}. Open it again; it recovers from what the disk holds")]
+    #[error(
+        "the log is poisoned: {0}. Drop every handle of it and open it again; it recovers \
+        from what the disk holds"
+    )]
     Poisoned(String),
-    /// No segment could be made ready in time, or a control file not be written; nothing that was
-    /// written is at risk.
+    /// The file system is full, so that no segment can be made ready, or a file not be written;
+    /// nothing that was written is at risk.
     #[error("no room for more log: {0}. Free space on its file system; writing goes on by itself")]
     NoSpace(String),
+    /// No segment was ready in time, though the file system is not full; nothing that was written
+    /// is at risk.
+    #[error("no segment was ready for it within {} s: {why}. It is not in the log: try again once \
+        that is seen to", .waited.as_secs())]
+    NotReady {
+        /// How long it was waited for.
+        waited: Duration,
+        /// What keeps the next segment from being ready.
+        why: String,
+    },
+    /// A record of a kind that only the log itself makes.
+    #[error(
+        "a record of kind {0:?} is made by the log itself: append DATA or END; an epoch is \
+        begun by `begin_epoch`"
+    )]
+    ReservedKind(RecordKind),
+    /// A record before any epoch: nobody could say whose it is.
+    #[error(
+        "the log has no epoch yet: begin one first, by `begin_epoch`; a log that no other node \
+        shares is opened ready for records by `Wal::open_alone`"
+    )]
+    NoEpoch,
     /// The record is longer than the log takes.
-    #[error("a record of {len} bytes is over the limit of {max}")]
+    #[error(
+        "a record of {len} bytes is over the limit of {max}: split it, or found the log with \
+        larger segments, of which a record is at most a quarter, and 16 MiB"
+    )]
     TooLarge {
         /// The payload's length in bytes.
         len: usize,
         /// The limit in bytes.
         max: u64,
+    },
+    /// More bytes for a claim than remain to be filled.
+    #[error("a claim has room for {left} bytes more, not for {len}: reserve as many as will come")]
+    Overfilled {
+        /// How many were to be filled.
+        len: usize,
+        /// How many remain.
+        left: usize,
     },
     /// A claim that was committed before it was full.
     #[error(
@@ -104,7 +149,10 @@ pub enum WalError {
         filled: u32,
     },
     /// Records that do not follow on the end of this log.
-    #[error("a record for Lsn {got} does not follow on this log's end; {expected} does")]
+    #[error(
+        "a record for Lsn {got} does not follow on this log's end: have the sender begin at \
+        {expected}"
+    )]
     Gap {
         /// Where the record belongs.
         got: Lsn,
@@ -112,7 +160,10 @@ pub enum WalError {
         expected: Lsn,
     },
     /// A BARRIER or SEAL that contradicts this log.
-    #[error("epoch {epoch} does not follow on this log: {what}")]
+    #[error(
+        "epoch {epoch} does not follow on this log: {what}. The two logs part here: cut this one \
+        back to where they agree, or refuse the sender"
+    )]
     Fork {
         /// The record's epoch.
         epoch: Epoch,
@@ -120,7 +171,10 @@ pub enum WalError {
         what: String,
     },
     /// Bytes that should be a record are none.
-    #[error("no record at Lsn {at}: {source}")]
+    #[error(
+        "no record at Lsn {at}: {source}. Have the sender send it again; in a folder, repair it \
+        from a peer's copy"
+    )]
     Record {
         /// Where it should lie.
         at: Lsn,
@@ -128,7 +182,10 @@ pub enum WalError {
         source: RecordError,
     },
     /// A position that is not the boundary of a record, or not in the log.
-    #[error("Lsn {0} is no record boundary of this log")]
+    #[error(
+        "Lsn {0} is no record boundary of this log: it is inside a record, or past the end. Use \
+        where a record that was appended or read begins or ends"
+    )]
     NoBoundary(Lsn),
     /// A position whose records were trimmed: whoever stands there fell behind.
     #[error(
@@ -181,7 +238,8 @@ pub enum WalError {
         path: PathBuf,
     },
     /// The operating system refused.
-    #[error("{what} {}: {source}", .path.display())]
+    #[error("{what} {}: {source}. Nothing that was flushed is at risk; see to the disk, then \
+        open the log again", .path.display())]
     Io {
         /// What was being done.
         what: &'static str,
@@ -191,7 +249,7 @@ pub enum WalError {
         source: std::io::Error,
     },
     /// The log is closed.
-    #[error("the log is closed")]
+    #[error("the log is closed: open it again")]
     Closed,
 }
 

@@ -162,12 +162,19 @@ impl Log {
         }
     }
 
-    /// Appends one record in the current epoch. It is published, not yet flushed, on return.
+    /// Appends one record of the current epoch, DATA or END, and returns where it lies: published,
+    /// not yet flushed. `tag` is the caller's own; it comes back in the header.
+    ///
+    /// It copies, and returns at once, unless no segment is ready (10 s at most) or an epoch
+    /// begins: not for a thread that runs tasks.
     ///
     /// # Errors
-    /// [`WalError`]; the record is then not in the log.
+    /// [`WalError::TooLarge`], [`WalError::ReservedKind`], [`WalError::NoEpoch`];
+    /// [`WalError::NoSpace`] or [`WalError::NotReady`] if no segment was ready in time;
+    /// [`WalError::Poisoned`] after a failed sync; [`WalError::Closed`]. The record is then not in
+    /// the log.
     pub fn append(&self, kind: RecordKind, tag: u16, payload: &[u8]) -> Result<Appended, WalError> {
-        let len = self.check_len(payload.len())?;
+        let len = self.check(kind, payload.len())?;
         // What needs no place comes before there is one: others wait for less.
         let pcrc = crc32fast::hash(payload);
         let place = self.reserve_place(kind, len)?;
@@ -178,7 +185,11 @@ impl Log {
         Ok(Appended { lsn, end: header.end() })
     }
 
-    pub(crate) fn check_len(&self, payload_len: usize) -> Result<u32, WalError> {
+    /// What a caller may append; the other kinds are the log's own.
+    pub(crate) fn check(&self, kind: RecordKind, payload_len: usize) -> Result<u32, WalError> {
+        if !matches!(kind, RecordKind::Data | RecordKind::End) {
+            return Err(WalError::ReservedKind(kind));
+        }
         let max = self.size.max_payload().min(u64::from(RECORD_PAYLOAD_MAX));
         match u32::try_from(payload_len) {
             Ok(len) if u64::from(len) <= max => Ok(len),
@@ -205,7 +216,7 @@ impl Log {
         let tail = self.tail();
         self.check_open(&tail)?;
         let Some(segment) = tail.segment.clone() else {
-            return Err(WalError::NoBoundary(self.appended()));
+            return Err(WalError::NoEpoch);
         };
         if tail.held {
             drop(self.wait_moved(tail));
@@ -263,7 +274,8 @@ impl Log {
         self.enter(tail, (base, epoch), purpose)
     }
 
-    /// Makes the segment at `base` the tail, under a header of `epoch`. Waits until it is ready.
+    /// Makes the segment at `base` the tail, under a header of `epoch`, once it is ready; unless
+    /// another writer has moved the tail meanwhile, then it is left as it is.
     pub(crate) fn enter<'a>(
         &'a self,
         mut tail: MutexGuard<'a, Tail>,
@@ -283,23 +295,31 @@ impl Log {
             }
             tail = self.wait_ready(tail, &mut deadline)?;
         };
-        let segment = if ready.header.epoch == epoch {
-            ready
-        } else {
-            let header = SegmentHeader {
-                epoch,
-                nonce: self.disk.nonce(),
-                durable: self.flushed(),
-                ..ready.header
-            };
-            match ready.with_header(header) {
-                Ok(segment) => Arc::new(segment),
-                Err(error) => {
-                    self.provision.give_back(ready.of_no_epoch());
-                    return Err(error);
-                }
-            }
+        let segment = self.in_epoch(ready, epoch)?;
+        self.install(&mut tail, segment);
+        self.reopen(&tail);
+        self.provision.want(epoch);
+        Ok(tail)
+    }
+
+    /// A ready segment under a header of `epoch`. Without one it stays ready.
+    fn in_epoch(&self, ready: Arc<Segment>, epoch: Epoch) -> Result<Arc<Segment>, WalError> {
+        if ready.header.epoch == epoch {
+            return Ok(ready);
+        }
+        let header = SegmentHeader {
+            epoch,
+            nonce: self.disk.nonce(),
+            durable: self.flushed(),
+            ..ready.header
         };
+        let renamed = ready.with_header(header).map(Arc::new);
+        renamed.inspect_err(|_| self.provision.give_back(ready.of_no_epoch()))
+    }
+
+    /// Everything that knows of the tail's segment has this one from now on.
+    fn install(&self, tail: &mut Tail, segment: Arc<Segment>) {
+        let base = segment.base();
         tail.segment = Some(Arc::clone(&segment));
         tail.sealed = false;
         if self.threads {
@@ -313,9 +333,6 @@ impl Log {
         if !self.threads {
             self.segments.cool(self.flushed());
         }
-        self.reopen(&tail);
-        self.provision.want(epoch);
-        Ok(tail)
     }
 
     /// Waits a moment for the next segment to be ready, as a thread makes it so. The deadline
@@ -327,7 +344,7 @@ impl Log {
     ) -> Result<MutexGuard<'a, Tail>, WalError> {
         let now = Instant::now();
         if now >= *deadline.get_or_insert(now + READY_TIMEOUT) {
-            return Err(WalError::NoSpace(self.provision.trouble()));
+            return Err(self.provision.trouble().after(READY_TIMEOUT));
         }
         Ok(self.wait_moved(tail))
     }
@@ -337,11 +354,6 @@ impl Log {
     pub(crate) fn wait_moved<'a>(&'a self, tail: MutexGuard<'a, Tail>) -> MutexGuard<'a, Tail> {
         let woken = self.moved.wait_timeout(tail, MOVED_CHECK);
         woken.unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    /// The end of the newest record; [`Lsn::ZERO`] if there is none.
-    pub(crate) fn end_of_records(&self) -> Lsn {
-        self.appended()
     }
 
     /// Puts a record at the end, under the lock. Nobody reserves meanwhile.

@@ -52,14 +52,35 @@ struct State {
     ready: VecDeque<Arc<Segment>>,
     /// The epoch of the log, if the last of them was made for another.
     epoch: Option<Epoch>,
-    trouble: String,
+    trouble: Trouble,
     stop: bool,
+}
+
+/// Why no segment is ready.
+#[derive(Clone, Debug)]
+pub(crate) enum Trouble {
+    /// It is still being made.
+    Slow,
+    /// There is no room for it.
+    Full(String),
+    Failed(String),
+}
+
+impl Trouble {
+    /// What a writer is told who has waited for so long.
+    pub(crate) fn after(self, waited: Duration) -> WalError {
+        let why = match self {
+            Self::Full(what) => return WalError::NoSpace(what),
+            Self::Slow => "the disk is still writing the next one".to_owned(),
+            Self::Failed(why) => why,
+        };
+        WalError::NotReady { waited, why }
+    }
 }
 
 impl Ready {
     pub(crate) fn new(ready: VecDeque<Arc<Segment>>) -> Self {
-        let trouble = "the next segment is still being prepared".to_owned();
-        let state = State { ready, epoch: None, trouble, stop: false };
+        let state = State { ready, epoch: None, trouble: Trouble::Slow, stop: false };
         Self { state: Mutex::new(state), wanted: Condvar::new() }
     }
 
@@ -84,7 +105,7 @@ impl Ready {
     }
 
     /// Why none is ready.
-    pub(crate) fn trouble(&self) -> String {
+    pub(crate) fn trouble(&self) -> Trouble {
         self.state().trouble.clone()
     }
 
@@ -135,9 +156,15 @@ impl Ready {
     pub(crate) fn put(&self, prepared: Result<Segment, WalError>) {
         let mut state = self.state();
         match prepared {
-            Ok(segment) => state.ready.push_back(Arc::new(segment)),
+            Ok(segment) => {
+                state.ready.push_back(Arc::new(segment));
+                state.trouble = Trouble::Slow;
+            }
             Err(error) => {
-                state.trouble = error.to_string();
+                state.trouble = match error {
+                    WalError::NoSpace(what) => Trouble::Full(what),
+                    other => Trouble::Failed(other.to_string()),
+                };
                 if !state.stop {
                     drop(self.wanted.wait_timeout(state, RETRY));
                 }

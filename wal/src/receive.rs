@@ -53,11 +53,8 @@ impl Log {
         let tail = self.tail();
         self.check_open(&tail)?;
         let in_tail = tail.segment.as_ref().filter(|segment| segment.base() == sender.base);
-        let expected = if in_tail.is_some() {
-            self.appended()
-        } else {
-            size.barrier_after(self.end_of_records())
-        };
+        let expected =
+            if in_tail.is_some() { self.appended() } else { size.barrier_after(self.appended()) };
         let behind_seal = tail.is_sealed() && in_tail.is_some();
         if in_tail.is_none() && !tail.is_sealed() && header.kind != RecordKind::Barrier {
             return Err(WalError::Gap { got: header.lsn, expected: self.appended() });

@@ -1,5 +1,6 @@
 //! What opening a log found and did.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ pub enum Witness {
     Caller,
 }
 
-impl std::fmt::Display for Witness {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nobody => write!(f, "nobody"),
             Self::Record(at) => write!(f, "the record at {at}"),
@@ -83,4 +84,30 @@ pub struct Report {
     pub rewritten_bytes: u64,
     /// How long it took; not measured for a log without threads.
     pub took: Duration,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "opened up to {}; durable before: {}, says {}",
+            self.end, self.evidence, self.witness
+        )?;
+        if let Some((at, what)) = &self.torn {
+            write!(f, "; a torn tail of {} bytes was cut off at {at} ({what})", self.torn_bytes)?;
+        }
+        if let Some(bundle) = &self.bundle {
+            write!(f, " and kept in {}", bundle.display())?;
+        }
+        if let Some(bundle) = &self.finished_cut {
+            write!(f, "; a cut was finished, what it took off is in {}", bundle.display())?;
+        }
+        if let Some(path) = &self.discarded {
+            write!(f, "; {} held nothing and is made anew", path.display())?;
+        }
+        if self.in_memory {
+            write!(f, "; the folder lies in memory, a power cut takes all of it")?;
+        }
+        Ok(())
+    }
 }

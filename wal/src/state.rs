@@ -30,8 +30,15 @@ impl Log {
 
     /// Changes the control file. Both copies are durable on return.
     ///
+    /// For what a node keeps there: its fence, its role, how far it knows the log to be committed.
+    /// The rest is the log's own account of itself; a change of that may let a loss pass for a torn
+    /// tail.
+    ///
     /// # Errors
     /// What the operating system says, or [`WalError::Closed`]; the change does not count then.
+    ///
+    /// # Panics
+    /// If the change lowers the fence.
     pub fn update_control(&self, change: impl FnOnce(&mut Control)) -> Result<(), WalError> {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = control.clone();
@@ -121,7 +128,8 @@ impl Log {
         }
     }
 
-    /// What the newest BARRIER of the log says, or its founding.
+    /// Who votes and what an acknowledgement promises: what the newest BARRIER of the log says, or
+    /// its founding.
     #[must_use]
     pub fn terms(&self) -> Terms {
         self.lineage.lock().unwrap_or_else(PoisonError::into_inner).1.clone()

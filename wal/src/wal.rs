@@ -6,27 +6,36 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use towline_protocol::epoch::Epoch;
+use towline_protocol::id::LogId;
 use towline_protocol::lsn::Lsn;
 
+use crate::control::Founding;
 use crate::cursor::{Cursor, Level};
 use crate::disk::{Disk, DiskLock, FileDisk};
 use crate::error::{AtPath, WalError};
 use crate::log::Log;
 use crate::report::Report;
 
+/// The only node of a log that no other one shares.
+const ALONE: &str = "alone";
+
 /// How to open a log.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// An Lsn the caller knows to be durable here; a shorter log is a loss and not a torn tail.
+    /// A position the caller knows to be durable here; a shorter log is a loss and not a torn tail.
     pub expect_durable: Lsn,
-    /// Where salvage bundles go; `salvage` in the log's folder if `None`.
+    /// Where what is cut off or repaired is kept, in a folder of its own (a *salvage bundle*) each
+    /// time, on the log's file system; nobody removes them. `salvage` in the log's folder if
+    /// `None`.
     pub salvage_dir: Option<PathBuf>,
     /// Who answers the log's calls.
     pub disk: Arc<dyn Disk>,
     /// When the log's own thread syncs; whoever waits for a flush never waits for that.
     pub sync_mode: SyncMode,
-    /// Whether the log has threads that sync and that make segments ready. Without them, whoever
-    /// waits for either does it himself, a failure is told at once, and the log reads no clock.
+    /// Whether the log has threads that sync and that make segments ready. Without them, a caller
+    /// who waits for either does the work itself, a failure is told at once, and the log reads no
+    /// clock.
     pub threads: bool,
 }
 
@@ -81,7 +90,9 @@ impl Wal {
     /// Opens the log of a folder: takes its lock, recovers, and starts its threads.
     ///
     /// # Errors
-    /// [`WalError`]; unless it is a torn tail being cut, nothing in the folder was changed.
+    /// [`WalError`]. A log that is refused as damaged loses nothing: no valid record is removed.
+    /// Before it is, a cut that a crash interrupted may have been finished, and a torn tail moved
+    /// into its salvage bundle.
     pub fn open(dir: &Path, options: Options) -> Result<(Arc<Self>, Report), WalError> {
         let threads = options.threads;
         let started = threads.then(Instant::now);
@@ -94,6 +105,30 @@ impl Wal {
         }
         report.took = started.map_or(Duration::ZERO, |started| started.elapsed());
         Ok((Arc::new(wal), report))
+    }
+
+    /// Opens the log of a store that no other node shares, ready for records. In a folder that is
+    /// empty or absent it is made first. A log goes on in the epoch it has, however often it is
+    /// opened.
+    ///
+    /// # Errors
+    /// As [`Wal::open`] and [`found`](crate::found).
+    pub fn open_alone(dir: &Path, options: Options) -> Result<(Arc<Self>, Report), WalError> {
+        let disk = Arc::clone(&options.disk);
+        match crate::read_control_on(&*disk, dir) {
+            Err(WalError::NotFounded(_)) => {
+                let log = LogId(u128::from(disk.nonce()) << 64 | u128::from(disk.nonce()));
+                let node = ALONE.parse().expect("it is a name");
+                crate::found_on(&*disk, dir, &Founding::alone(log, node))?;
+            }
+            read => drop(read?),
+        }
+        let (wal, report) = Self::open(dir, options)?;
+        if wal.last_epoch() == Epoch::NONE {
+            wal.begin_epoch(&wal.next_barrier())?;
+            wal.flush()?;
+        }
+        Ok((wal, report))
     }
 
     fn spawn(&self, name: &str, run: fn(&Log)) -> Result<(), WalError> {
@@ -111,8 +146,11 @@ impl Wal {
 
     /// A cursor that hands out what lies behind `from`, up to the watermark of `level`.
     ///
+    /// `from` is where a record begins or ends, or [`Lsn::ZERO`].
+    ///
     /// # Errors
-    /// [`WalError::NoBoundary`] if the log holds no such position.
+    /// [`WalError::Lagged`] if it is trimmed, [`WalError::NoBoundary`] if it is past the end. A
+    /// position inside a record is told as `NoBoundary` by the first read.
     pub fn cursor(&self, from: Lsn, level: Level) -> Result<Cursor, WalError> {
         Cursor::new(Arc::clone(&self.log), from, level)
     }

@@ -59,7 +59,7 @@ fn records_of_no_length_and_of_too_much() {
     let (_folder, dir) = founded("a");
     let wal = opened_without_threads(&dir);
     let early = wal.append(RecordKind::Data, 0, b"before any epoch");
-    assert!(matches!(early, Err(WalError::NoBoundary(_))));
+    assert!(matches!(early, Err(WalError::NoEpoch)), "{early:?}");
     begin(&wal, 1);
     // A record without a payload is one: END is.
     let none = append(&wal, b"");
@@ -89,9 +89,7 @@ fn a_folder_that_is_missing_empty_or_no_folder() {
     let absent = folder.path().join("absent");
     assert!(matches!(open(&absent), Err(WalError::NotFounded(_))));
     assert!(!absent.exists());
-    refused(folder.path(), "empty", &["found one first"], |it| {
-        matches!(it, WalError::NotFounded(_))
-    });
+    refused(folder.path(), "empty", &["create one"], |it| matches!(it, WalError::NotFounded(_)));
     let file = folder.path().join("file");
     fs::write(&file, b"no folder").unwrap();
     assert!(open(&file).is_err() && found(&file, &founding("a")).is_err());

@@ -1,5 +1,6 @@
 //! An undamaged log: what is appended is there, in order, after whatever end it came to.
 
+use std::fs;
 use std::sync::Arc;
 
 use towline_protocol::lsn::{Lsn, SegmentSize};
@@ -25,6 +26,46 @@ fn what_was_appended_is_there_after_a_clean_close() {
     let wal = opened(&dir);
     assert_eq!((wal.appended(), wal.flushed(), wal.digest()), (end, end, digest));
     assert_eq!(contents(&wal), payloads(0..1_000));
+}
+
+#[test]
+fn a_log_that_nobody_shares_is_made_when_it_is_first_opened() {
+    let folder = folder();
+    let dir = folder.path().join("log");
+    for number in 0..3 {
+        let (wal, report) = Wal::open_alone(&dir, Options::default()).unwrap();
+        assert_eq!(contents(&wal), payloads(0..number));
+        assert_eq!(wal.last_epoch().number, 1, "an opening begins no epoch");
+        assert!(report.to_string().starts_with(&format!("opened up to {}", report.end)));
+        append(&wal, &payload(number));
+        wal.flush().unwrap();
+    }
+    let other = folder.path().join("other");
+    drop(Wal::open_alone(&other, Options::default()).unwrap());
+    let logs = [dir, other].map(|dir| read_control(&dir).unwrap().log);
+    assert_ne!(logs[0], logs[1], "two stores never take each other's files for theirs");
+    let foreign = folder.path().join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join("precious"), b"data").unwrap();
+    let refused = Wal::open_alone(&foreign, Options::default());
+    assert!(matches!(refused, Err(WalError::Control { .. })), "{refused:?}");
+    assert_eq!(fs::read_dir(&foreign).unwrap().count(), 1, "no log is made among other files");
+}
+
+#[test]
+fn what_only_the_log_makes_nobody_appends() {
+    let (_folder, dir) = founded("a");
+    let wal = opened(&dir);
+    begin(&wal, 1);
+    let end = wal.flush().unwrap();
+    for kind in [RecordKind::Barrier, RecordKind::Grant, RecordKind::Seal, RecordKind::Abort] {
+        let refused = wal.append(kind, 0, b"not mine");
+        assert!(matches!(refused, Err(WalError::ReservedKind(it)) if it == kind), "{refused:?}");
+        let refused = wal.reserve(kind, 0, 8).map(drop);
+        assert!(matches!(refused, Err(WalError::ReservedKind(it)) if it == kind), "{refused:?}");
+    }
+    assert_eq!(wal.appended(), end);
+    wal.append(RecordKind::End, 0, b"").unwrap();
 }
 
 #[test]

@@ -169,7 +169,7 @@ fn a_claim_is_one_record_and_a_dropped_one_is_none() {
             0 => drop(claim),
             1 => {
                 assert_eq!(claim.remaining(), 0);
-                assert!(matches!(claim.fill(b"x"), Err(WalError::TooLarge { max: 0, .. })));
+                assert!(matches!(claim.fill(b"x"), Err(WalError::Overfilled { len: 1, left: 0 })));
                 assert_eq!(claim.commit().unwrap().lsn, lsn);
                 expected.push(bytes);
             }

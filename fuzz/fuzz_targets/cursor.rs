@@ -13,8 +13,8 @@ use towline_wal::{Level, Wal, found_on};
 
 mod folder;
 
-/// More changes nothing but the time it takes.
-const STEPS_MAX: usize = 200;
+/// Enough for more segments than a log keeps mapped; more changes nothing but the time it takes.
+const STEPS_MAX: usize = 64;
 
 /// The log, and what it must hand out: the end of each record, SEALs left out.
 struct Model {

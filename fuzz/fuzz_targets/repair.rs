@@ -5,6 +5,7 @@
 //! file of the peer, or what the peer hands over.
 #![no_main]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -21,6 +22,9 @@ const PEER: &str = "/peer/log";
 const CHANGES_MAX: usize = 12;
 /// How long the peer's chunks are, in bytes: several records, and several chunks in a segment.
 const CHUNK_LEN: usize = 9_000;
+/// How many records each epoch has: those of the first take two segments, those of the second a
+/// part of one. All of it is looked through again for every segment, so more costs a lot.
+const RECORDS: [u8; 2] = [24, 8];
 
 /// A closed log of several segments, and what it holds.
 struct Whole {
@@ -33,9 +37,9 @@ fn build() -> Whole {
     let disk = SimDisk::new(1);
     found_on(&disk, Path::new(folder::DIR), &folder::founding()).expect("founded");
     let wal = folder::open(&disk).expect("opened");
-    for epoch in 0..2 {
+    for (epoch, records) in (0..).zip(RECORDS) {
         folder::begin(&wal);
-        for number in 0..30_u8 {
+        for number in 0..records {
             wal.append(RecordKind::Data, 0, &[epoch * 100 + number; 3_000]).expect("appended");
         }
     }
@@ -46,6 +50,8 @@ fn build() -> Whole {
         // Not those of the mapping, which ends with the log.
         chunks.push(Chunk { bytes: Bytes::copy_from_slice(&chunk.bytes), ..chunk });
     }
+    let segments: BTreeSet<Lsn> = chunks.iter().map(|chunk| chunk.segment.base).collect();
+    assert_eq!(segments.len(), 3, "two of the first epoch, one of the second");
     drop(cursor);
     wal.shutdown().expect("closed");
     drop(wal);

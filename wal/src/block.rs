@@ -55,7 +55,9 @@ impl Block {
             Some(skip) => skip,
             None => {
                 self.len = 0;
-                let wanted = least.max(self.step);
+                // No more memory than the file could fill.
+                let file_len = usize::try_from(file.len()).unwrap_or(usize::MAX);
+                let wanted = least.max(self.step).min(file_len);
                 if self.bytes.len() < wanted {
                     self.bytes.resize(wanted, 0);
                 }

@@ -20,6 +20,8 @@ use crate::segment::{file_name, named_base};
 
 /// How much is read at a time where the end of a segment is searched for its SEAL.
 const SEARCH_LEN: u64 = 64 << 10;
+/// How much at a time of a segment that should be blank.
+const BLANK_LEN: u64 = 1 << 20;
 
 /// What is known of everything before a segment.
 #[derive(Clone, Copy, Debug)]
@@ -181,7 +183,7 @@ fn holds_nothing(
     if len != control.segment_size.bytes() {
         return Ok(false);
     }
-    let mut block = vec![0; 1 << 20];
+    let mut block = vec![0; usize::try_from(len.min(BLANK_LEN)).unwrap_or_default()];
     let mut at = SegmentSize::HEADER_LEN;
     while at < len {
         let most = usize::try_from(len - at).unwrap_or(usize::MAX).min(block.len());

@@ -81,6 +81,11 @@ impl SegmentFile {
         }
     }
 
+    /// How many bytes the file has.
+    pub(crate) const fn len(&self) -> u64 {
+        self.len
+    }
+
     /// How many bytes of the file were read.
     pub(crate) fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)

@@ -9,6 +9,7 @@
 //! cargo xtask instructions           instructions per append, read and so on  [--update]
 //! cargo xtask strace-test            no OK before two disks   [--profile NAME]
 //! cargo xtask fuzz                   every fuzz target   [--target T] [--execs N]
+//!                                      [--sanitizer address|none]
 //! cargo xtask model                  the rules, explored to the end  [--deep] [--profile NAME]
 //! cargo xtask scenarios              what other systems test, on this one  [--profile NAME]
 //! cargo xtask loom                   the log's reservations in every order   [--profile NAME]
@@ -53,7 +54,7 @@ const USAGE: &str = "usage: cargo xtask ci [--only STEP] | tidy | \
     demo-loop [--runs N] [--keep-going] | bench-redis [--quick] | \
     bench-wal [--quick] [--rounds N] [--dir D] [--only WORKLOAD,...] | instructions [--update] | \
     strace-test | client-test | \
-    fuzz [--target T] [--execs N] | loom | model [--deep] | scenarios | \
+    fuzz [--target T] [--execs N] [--sanitizer S] | loom | model [--deep] | scenarios | \
     planted protocol | planted wal | \
     crash-states [--states N | --full] [--only CASE] | \
     bit-flips [--random N] [--full] [--only CASE] | \

@@ -60,8 +60,8 @@ pub struct Cursor {
     pins: Vec<(Lsn, Arc<()>)>,
 }
 
-/// So many mapped segments may be kept in memory by the bytes that one cursor handed out and that
-/// are still held; past it the cursor hands out copies, until some are let go.
+/// The most mapped segments that the bytes one cursor handed out may keep in memory while they are
+/// held; past it the cursor hands out copies, until some are let go.
 pub const PINNED_SEGMENTS_MAX: usize = 4;
 /// How much [`Cursor::next_record`] reads ahead, in bytes.
 const READ_AHEAD: usize = 128 << 10;
@@ -118,10 +118,7 @@ impl Cursor {
                 Ok(header) => header,
                 // Behind an epoch's last record there may be anything.
                 Err(_) if len > 0 => break,
-                Err(source) => {
-                    self.segment = None;
-                    return Err(segment.corrupt(lsn, until, &source));
-                }
+                Err(source) => return Err(self.no_record(&segment, (lsn, until), &source)),
             };
             let stored = usize::try_from(header.stored_len()).unwrap_or(usize::MAX);
             if stored > rest.len() {
@@ -130,7 +127,7 @@ impl Cursor {
                 }
                 bytes = self.read(&segment, at, stored)?;
                 if bytes.len() < stored {
-                    return Err(segment.corrupt(lsn, until, &RecordError::Short));
+                    return Err(self.no_record(&segment, (lsn, until), &RecordError::Short));
                 }
             }
             len += stored;
@@ -172,13 +169,28 @@ impl Cursor {
             window.bytes = self.read(&window.segment, at, stored)?;
             read = window.record(at);
         }
-        let record = read.map_err(|source| {
-            // Not skipped: whoever asks again is told again, or finds it repaired.
-            self.segment = None;
-            window.segment.corrupt(at, window.until, &source)
-        })?;
+        let record =
+            read.map_err(|source| self.no_record(&window.segment, (at, window.until), &source))?;
         self.ahead = Some(window);
         Ok(Some(record))
+    }
+
+    /// Why there is no record at `at`, though the log goes on to `until`. It is not skipped: whoever
+    /// asks again is told again, or finds it repaired.
+    fn no_record(
+        &mut self,
+        segment: &Segment,
+        (at, until): (Lsn, Lsn),
+        source: &RecordError,
+    ) -> WalError {
+        self.segment = None;
+        let first = SegmentSize::first_record(segment.base());
+        // A place inside a record is the caller's mistake and no damage. Asked only now, as it
+        // takes reading the segment up to there.
+        match self.wal.digest_at(self.position) {
+            Err(inside @ WalError::NoBoundary(_)) if self.position > first => inside,
+            _ => segment.corrupt(at, until, source),
+        }
     }
 
     /// What lies at the position, up to the watermark, the segment's end or `max_bytes`; no less

@@ -1,6 +1,7 @@
 //! An undamaged log: what is appended is there, in order, after whatever end it came to.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use towline_protocol::lsn::{Lsn, SegmentSize};
@@ -50,6 +51,38 @@ fn a_log_that_nobody_shares_is_made_when_it_is_first_opened() {
     let refused = Wal::open_alone(&foreign, Options::default());
     assert!(matches!(refused, Err(WalError::Control { .. })), "{refused:?}");
     assert_eq!(fs::read_dir(&foreign).unwrap().count(), 1, "no log is made among other files");
+}
+
+#[test]
+fn a_place_inside_a_record_is_the_callers_mistake_and_damage_is_not() {
+    let (_folder, dir) = founded("a");
+    let wal = opened(&dir);
+    begin(&wal, 1);
+    let places: Vec<_> = (0..900).map(|number| append(&wal, &payload(number)).lsn).collect();
+    wal.flush().unwrap();
+    assert!(places[899].get() > 2 * SegmentSize::MIN.bytes(), "the log crosses segments");
+    let at = |from: Lsn| wal.cursor(from, Level::Flushed).unwrap();
+    for &place in &places {
+        assert!(at(place).next_record().unwrap().is_some());
+        let inside = place.advance(16);
+        for _ in 0..2 {
+            let read = at(inside).next_record();
+            assert!(matches!(read, Err(WalError::NoBoundary(it)) if it == inside), "{read:?}");
+            let read = at(inside).next_chunk(1_000);
+            assert!(matches!(read, Err(WalError::NoBoundary(it)) if it == inside), "{read:?}");
+        }
+    }
+    // Damage at a boundary, of every segment's first record and of others, is damage.
+    let bases = [0, SegmentSize::MIN.bytes()].map(|base| SegmentSize::first_record(Lsn::new(base)));
+    for place in bases.into_iter().chain([places[7], places[300]]) {
+        let offset = place.get() % SegmentSize::MIN.bytes();
+        let path = segment(&dir, place.get() - offset);
+        // In place: it is mapped.
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.write_all_at(&[0xff], offset + 1).unwrap();
+        let read = at(place).next_record();
+        assert!(matches!(read, Err(WalError::Corrupt { at, .. }) if at == place), "{read:?}");
+    }
 }
 
 #[test]

@@ -175,8 +175,8 @@ impl Cursor {
         Ok(Some(record))
     }
 
-    /// Why there is no record at `at`, though the log goes on to `until`. It is not skipped: whoever
-    /// asks again is told again, or finds it repaired.
+    /// Why there is no record at `at`, though the log goes on to `until`. It is not skipped:
+    /// whoever asks again is told again, or finds it repaired.
     fn no_record(
         &mut self,
         segment: &Segment,

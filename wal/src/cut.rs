@@ -103,23 +103,24 @@ pub(crate) fn apply(
     to: Lsn,
     options: &Options,
 ) -> Result<PathBuf, WalError> {
-    control.cut = Some(CutMark { to, nonce: options.disk.nonce() });
+    let mark = CutMark { to, nonce: options.disk.nonce() };
+    control.cut = Some(mark);
     control.history.cut(to);
     if !planted(Bug::DurableNotLowered) {
         control.durable = control.durable.min(to);
     }
     control.clamp_slots(to);
     copies.write(&*options.disk, control)?;
-    finish(dir, (copies, control), options)
+    finish(dir, mark, (copies, control), options)
 }
 
 /// Does, or does again, the cut that the control file speaks of.
 pub(crate) fn finish(
     dir: &Path,
+    mark: CutMark,
     (copies, control): (&mut Copies, &mut Control),
     options: &Options,
 ) -> Result<PathBuf, WalError> {
-    let Some(mark) = control.cut else { return Ok(PathBuf::new()) };
     let disk = &*options.disk;
     let salvage = salvage_dir(dir, options.salvage_dir.as_deref());
     let bundle = salvage.join(format!("{:020}-{:016x}", mark.to.get(), mark.nonce));

@@ -1,9 +1,9 @@
 //! Who waits for a flush, who leads the sync that gives it, and how far the log is flushed.
 //!
 //! One at a time leads. Threads that wait for the same sync wait together, and one call of the
-//! kernel wakes them all; a task has a waker of its own. Whoever came too late for a sync is woken
-//! when it is his turn to lead. So a lone writer syncs by himself, and many are woken without a
-//! lock that all of them need.
+//! kernel wakes them all; a task has a waker of its own. Whoever came too late for a sync is
+//! woken to lead the next one. So a lone writer syncs by itself, and many are woken without a lock
+//! that all of them need.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -15,11 +15,11 @@ use rustix::thread::futex;
 use tokio::sync::watch;
 use towline_protocol::lsn::Lsn;
 
-/// For so many syncs nobody waits, after somebody who did lost his core to others. A slice of it
-/// is some ten syncs long, so this costs a hundredth.
+/// After a thread that gathered writers lost its core for longer than a sync takes, this many syncs
+/// do not gather. Losing it costs a time slice, some ten syncs: a hundredth at most goes that way.
 const CROWDED_SYNCS: u32 = 1_000;
 
-/// As many as a bell has.
+/// Wakes every sleeper: the largest count the kernel takes.
 const SLEEPERS_ALL: u32 = i32::MAX as u32;
 
 /// The flushes of one log.
@@ -35,7 +35,7 @@ pub(crate) struct Flushes {
 /// Who waits.
 #[derive(Debug, Default)]
 struct Queue {
-    /// Tasks, in the order of what they wait for.
+    /// Tasks, in the order of what they wait for, and each with a ticket of its own.
     waiting: BTreeMap<(Lsn, u64), Waker>,
     /// Threads whose records the sync covers that runs, or the next one if none does.
     covered: Crowd,
@@ -43,7 +43,7 @@ struct Queue {
     late: Crowd,
     /// How far the sync reaches that runs.
     reach: Option<Lsn>,
-    next: u64,
+    last_ticket: u64,
     /// Whether somebody leads.
     led: bool,
     /// Who leads, or led last.
@@ -130,6 +130,17 @@ pub(crate) enum Lead {
     Syncer,
 }
 
+/// What became of a sync.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Synced {
+    /// Everything below is on the disk.
+    UpTo(Lsn),
+    /// There was nothing to sync.
+    Nothing,
+    /// It failed, and the log is poisoned.
+    Failed,
+}
+
 /// What a thread that wants a flush has to do.
 #[derive(Debug)]
 pub(crate) enum Turn {
@@ -213,8 +224,8 @@ impl Flushes {
             return if self.flushed() >= wanted { Wait::Flushed } else { Wait::Failed };
         }
         let key = key.unwrap_or_else(|| {
-            queue.next += 1;
-            (wanted, queue.next)
+            queue.last_ticket += 1;
+            (wanted, queue.last_ticket)
         });
         queue.waiting.insert(key, waker.clone());
         let call_syncer = !queue.led && !queue.called;
@@ -255,15 +266,14 @@ impl Flushes {
         self.queue().crowded = CROWDED_SYNCS;
     }
 
-    /// The leader has synced everything below `flushed`, or has failed; `next` is the number of
-    /// the next record. Wakes whoever that concerns; returns whether the syncer is to be called
-    /// for those who are left.
-    pub(crate) fn finish(&self, flushed: Option<Lsn>, failed: bool, next: u64) -> bool {
+    /// The leader is done; `next_record` is the number of that. Wakes whoever it concerns; returns
+    /// whether the syncer is to be called for those who are left.
+    pub(crate) fn finish(&self, synced: Synced, next_record: u64) -> bool {
         let mut queue = self.queue();
         let began = queue.began.take();
         (queue.led, queue.reach) = (false, None);
-        queue.failed |= failed;
-        if let Some(flushed) = flushed {
+        queue.failed |= synced == Synced::Failed;
+        if let Synced::UpTo(flushed) = synced {
             self.flushed.store(flushed.get(), Ordering::Release);
         }
         let left = queue.waiting.split_off(&(self.flushed(), u64::MAX));
@@ -276,20 +286,20 @@ impl Flushes {
         let writers = covered.count + u64::from(queue.by == Lead::Caller);
         queue.released = began.map(|began| {
             let at = Instant::now();
-            Released { writers, next, at, took: at - began }
+            Released { writers, next: next_record, at, took: at - began }
         });
-        // Whoever leads next first: until he does, the disk has nothing to do.
+        // Whoever leads next first: until then the disk has nothing to do.
         let waits = queue.covered.count > 0;
-        let next = waits.then(|| Arc::clone(&queue.covered.bell));
+        let first_bell = waits.then(|| Arc::clone(&queue.covered.bell));
         let next_sleepers = if queue.failed { SLEEPERS_ALL } else { 1 };
         let call_syncer = !waits && !queue.waiting.is_empty() && !queue.called;
         queue.called |= call_syncer;
         drop(queue);
-        next.into_iter().for_each(|bell| bell.ring(next_sleepers));
+        first_bell.into_iter().for_each(|bell| bell.ring(next_sleepers));
         if covered.count > 0 {
             covered.bell.ring(SLEEPERS_ALL);
         }
-        if let Some(flushed) = flushed {
+        if let Synced::UpTo(flushed) = synced {
             self.watched.send_replace(flushed);
         }
         tasks.into_values().for_each(Waker::wake);

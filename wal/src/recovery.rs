@@ -55,11 +55,13 @@ pub(crate) fn recover(
         disk.sync_dir(dir).at("syncing", dir)?;
     }
     let (mut copies, mut control, rewrite) = Copies::open(disk, dir)?;
-    let finished_cut = control.cut.is_some();
-    let bundle = cut::finish(dir, (&mut copies, &mut control), options)?;
+    let finished_cut = match control.cut {
+        Some(mark) => Some(cut::finish(dir, mark, (&mut copies, &mut control), options)?),
+        None => None,
+    };
     let in_memory = disk.is_in_memory(dir).at("asking for the file system of", dir)?;
-    let mut report = Report { control_healed: rewrite, in_memory, ..Report::default() };
-    report.finished_cut = finished_cut.then_some(bundle);
+    let mut report =
+        Report { control_healed: rewrite, finished_cut, in_memory, ..Report::default() };
     let (newest, scan) = judge(dir, (&mut copies, &mut control), options, &mut report)?;
     // Only now that nothing is refused: files that a trim left behind may go.
     let leftovers = trim::below(disk, dir, control.oldest.base)?;
@@ -214,9 +216,6 @@ fn open_segments(
         }
     }
     let mut history = control.history.clone();
-    if !planted(Bug::EpochWithoutBarrier) {
-        history.cut(scan.end);
-    }
     for (first, barrier) in &scan.barriers {
         if history.start_of(barrier.epoch).is_none() {
             history.push(barrier.start(*first))?;

@@ -25,17 +25,17 @@ const NAP: Duration = Duration::from_millis(50);
 pub struct Scrub {
     log: Arc<Log>,
     next: Lsn,
-    pace: Option<Pace>,
+    throttle: Option<Throttle>,
 }
 
 #[derive(Debug)]
-struct Pace {
+struct Throttle {
     bytes_per_second: NonZeroU64,
     began: Instant,
     read: u64,
 }
 
-impl Pace {
+impl Throttle {
     /// How long to wait until the pace allows more.
     fn due_in(&self) -> Duration {
         let earned = self.read as f64 / self.bytes_per_second.get() as f64;
@@ -48,12 +48,12 @@ impl Wal {
     /// it can if `None`.
     #[must_use]
     pub fn scrub(&self, bytes_per_second: Option<NonZeroU64>) -> Scrub {
-        let pace = bytes_per_second.map(|bytes_per_second| Pace {
+        let throttle = bytes_per_second.map(|bytes_per_second| Throttle {
             bytes_per_second,
             began: Instant::now(),
             read: 0,
         });
-        Scrub { log: self.log(), next: self.oldest().base, pace }
+        Scrub { log: self.log(), next: self.oldest().base, throttle }
     }
 }
 
@@ -114,10 +114,10 @@ impl Scrub {
         if self.log.tail().stop {
             return Err(WalError::Closed);
         }
-        let Some(pace) = &mut self.pace else { return Ok(()) };
-        pace.read += read;
+        let Some(throttle) = &mut self.throttle else { return Ok(()) };
+        throttle.read += read;
         loop {
-            let due = pace.due_in();
+            let due = throttle.due_in();
             if due.is_zero() {
                 return Ok(());
             }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use towline_protocol::lsn::Lsn;
 
 use crate::error::WalError;
-use crate::flushes::{Lead, Turn, Wait};
+use crate::flushes::{Lead, Released, Synced, Turn, Wait};
 use crate::log::Log;
 use crate::planted::{Bug, planted};
 use crate::reserve::count_since;
@@ -25,12 +25,12 @@ const IDLE: Duration = Duration::from_secs(1);
 /// so long. To wake it for every record would cost them more than it gives.
 const GRACE: Duration = Duration::from_millis(1);
 
-/// A leader waits for those whom the last sync released: no longer than this part of what it took
-/// since its end, and no longer than that one without a record.
+/// After a sync that took T, the next leader waits for the writers it released until T/2 after its
+/// end ...
 const GATHER_DIVISOR: u32 = 2;
+/// ... and gives up earlier if no record came for T/8.
 const STALL_DIVISOR: u32 = 8;
-/// A sync that took longer counts as this: the writers come back no later for a slow disk, and a
-/// core is not given away in vain for as long as a stalled one was waited for.
+/// T counts as no more than this: writers come back no later from a slow disk than from a fast one.
 const GATHER_FOR_MAX: Duration = Duration::from_micros(500);
 
 /// The syncer's thread: a step whenever its mode says so.
@@ -151,7 +151,7 @@ impl Log {
                     place = Some(own);
                 }
             }
-            // Before it is flushed, this thread is woken to lead, or for nothing.
+            // Woken by the sync that covers it, to lead the next one, or spuriously.
             if self.flushed() >= wanted {
                 return Ok(true);
             }
@@ -165,20 +165,24 @@ impl Log {
     /// The sync itself; one at a time.
     fn lead(&self) -> Result<bool, WalError> {
         if let Some(reason) = self.poisoned() {
-            self.flushes.finish(None, true, self.reservations.count());
+            self.flushes.finish(Synced::Failed, self.reservations.count());
             return Err(WalError::Poisoned(reason));
         }
         if self.threads {
             self.gather();
         }
         let synced = self.sync_published();
-        let failed = synced.is_err() && !planted(Bug::PoisonedGoesOn);
-        let flushed = synced.as_ref().ok().copied().flatten();
-        let call_syncer = self.flushes.finish(flushed, failed, self.reservations.count());
+        let outcome = match &synced {
+            Ok(Some(flushed)) => Synced::UpTo(*flushed),
+            Ok(None) => Synced::Nothing,
+            Err(_) if planted(Bug::PoisonedGoesOn) => Synced::Nothing,
+            Err(_) => Synced::Failed,
+        };
+        let call_syncer = self.flushes.finish(outcome, self.reservations.count());
         if call_syncer {
             self.reservations.call_syncer();
         }
-        if failed {
+        if outcome == Synced::Failed {
             self.wake_watchers();
         }
         Ok(synced?.is_some())
@@ -188,16 +192,10 @@ impl Log {
     /// its core to them rather than sleep: a timer is later than they are.
     fn gather(&self) {
         let Some(released) = self.flushes.take_released() else { return };
-        let took = released.took.min(GATHER_FOR_MAX);
-        let (mut seen, mut since) = (released.next, Instant::now());
+        let mut gathering = Gathering::new(released, Instant::now());
         loop {
-            let (next, now) = (self.reservations.count(), Instant::now());
-            if next != seen {
-                (seen, since) = (next, now);
-            }
-            let all_came = count_since(released.next, next) >= released.writers;
-            let too_long = now - released.at > took / GATHER_DIVISOR;
-            if all_came || too_long || now - since > took / STALL_DIVISOR {
+            let now = Instant::now();
+            if !gathering.waits(self.reservations.count(), now) {
                 return;
             }
             std::thread::yield_now();
@@ -263,6 +261,33 @@ impl Log {
     }
 }
 
+/// How long a leader waits for those whom the last sync released.
+#[derive(Debug)]
+struct Gathering {
+    released: Released,
+    /// What counts as the time that sync took.
+    took: Duration,
+    /// The number of the next record, and when it last changed.
+    seen: (u64, Instant),
+}
+
+impl Gathering {
+    fn new(released: Released, now: Instant) -> Self {
+        let took = released.took.min(GATHER_FOR_MAX);
+        Self { released, took, seen: (released.next, now) }
+    }
+
+    /// Whether it is worth while to wait on; `next` is the number of the next record.
+    fn waits(&mut self, next: u64, now: Instant) -> bool {
+        if next != self.seen.0 {
+            self.seen = (next, now);
+        }
+        let all_came = count_since(self.released.next, next) >= self.released.writers;
+        let too_long = now - self.released.at > self.took / GATHER_DIVISOR;
+        !(all_came || too_long || now - self.seen.1 > self.took / STALL_DIVISOR)
+    }
+}
+
 /// Waits for a flush; see [`Log::until_flushed`].
 #[derive(Debug)]
 #[must_use = "nobody waits unless it is awaited"]
@@ -315,5 +340,48 @@ impl Drop for UntilFlushed<'_> {
         if let Some(number) = self.number {
             self.log.flushes.leave(self.lsn, number);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MICRO: Duration = Duration::from_micros(1);
+
+    /// A sync that took so long released so many writers; and its end.
+    fn released(writers: u64, took: Duration) -> (Gathering, Instant) {
+        let at = Instant::now();
+        (Gathering::new(Released { writers, next: 100, at, took }, at), at)
+    }
+
+    #[test]
+    fn nobody_is_waited_for_who_is_there() {
+        // A lone writer leads only once its own record is appended.
+        let (mut gathering, at) = released(1, 200 * MICRO);
+        assert!(!gathering.waits(101, at));
+        let (mut gathering, at) = released(3, 200 * MICRO);
+        assert!(gathering.waits(101, at) && gathering.waits(102, at));
+        assert!(!gathering.waits(103, at));
+    }
+
+    #[test]
+    fn the_wait_is_a_part_of_the_sync_and_of_a_fast_one_at_the_most() {
+        for (took, most) in [(200 * MICRO, 100), (500 * MICRO, 250), (90_000_000 * MICRO, 250)] {
+            let (mut gathering, at) = released(1_000, took);
+            let last = (0..).take_while(|micros| {
+                // They keep coming.
+                gathering.waits(101 + micros, at + MICRO * u32::try_from(*micros).unwrap())
+            });
+            assert_eq!(last.count(), most + 1, "after {took:?}");
+        }
+    }
+
+    #[test]
+    fn a_wait_ends_when_nobody_comes_any_more() {
+        let (mut gathering, at) = released(1_000, 400 * MICRO);
+        assert!(gathering.waits(101, at + 40 * MICRO));
+        assert!(gathering.waits(101, at + 90 * MICRO));
+        assert!(!gathering.waits(101, at + 91 * MICRO));
     }
 }

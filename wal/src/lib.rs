@@ -1,7 +1,7 @@
 //! A memory-mapped, checksummed write-ahead log that tells a torn tail from corruption.
 //!
 //! The log is one endless byte space cut into segment files. A position in it is an
-//! [`Lsn`](towline_protocol::lsn::Lsn), a byte address, and the same record has the same one on
+//! [`Lsn`], a byte address, and the same record has the same one on
 //! every node. Every record carries a *promise*, how far the log was durable here when it was
 //! made. Opening weighs what is broken against the promises that are left: what nobody promised is
 //! a torn tail, which is cut off and kept aside; what somebody promised is a loss, which is

@@ -14,17 +14,13 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 
 pub(crate) use memory::Sectors;
 
 /// So many bytes are made writable at once: whoever else changes this process's mappings waits for
 /// no more than that.
 const WRITABLE_STEP: usize = 256 << 10;
-
-/// A sync of so many bytes takes their pages out of the mapping first. Below, that costs more than
-/// it gives.
-const UNMAP_MIN: usize = 32 << 10;
 
 /// A writable shared mapping of a whole segment file, or memory that a simulated disk has in the
 /// place of one. Only the log looks into it.
@@ -108,27 +104,7 @@ impl Mapping {
     /// A sync of the file would do the same, and write every page that is only ready to be stored
     /// to as well.
     pub(crate) fn sync(&self, range: Range<usize>) -> std::io::Result<()> {
-        if range.len() >= UNMAP_MIN {
-            self.unmap_pages(&range);
-        }
         self.raw.flush_range(range.start, range.len())
-    }
-
-    /// Takes the pages that end in `range` out of the mapping; the page cache keeps them, and who
-    /// reads them next gets them from there.
-    ///
-    /// The kernel takes the right to store away from each page that it writes, and tells every
-    /// processor each time. Taken out together, they cost that once.
-    fn unmap_pages(&self, range: &Range<usize>) {
-        let page = crate::header::HEADER_PAGE_LEN;
-        let (from, to) = (range.start / page * page, range.end / page * page);
-        // SAFETY: `DontNeed` gives up what is in the memory of a process only. This mapping is
-        // shared (`of_file` makes no other), so its pages are the file's own: a change of them is
-        // kept, and a later access, also one that runs meanwhile, finds them again.
-        let unmapped =
-            unsafe { self.raw.unchecked_advise_range(UncheckedAdvice::DontNeed, from, to - from) };
-        // A matter of speed: a kernel that does not takes them out one by one.
-        drop(unmapped);
     }
 
     fn hold_stores(&self) -> Option<MutexGuard<'_, Stores>> {

@@ -26,10 +26,11 @@ pub(crate) enum Pace {
 }
 
 impl Pace {
+    /// On the disk at every pace, until it is known why power cuts lost what was flushed into
+    /// segments whose zeros were in the page cache only.
     pub(crate) const fn zeros(self) -> Zeros {
         match self {
-            Self::AtRest | Self::InCommits => Zeros::OnDisk,
-            Self::InBulk => Zeros::InCache,
+            Self::AtRest | Self::InCommits | Self::InBulk => Zeros::OnDisk,
         }
     }
 }

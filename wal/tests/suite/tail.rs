@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use towline_protocol::lsn::{Lsn, SegmentSize};
@@ -255,11 +255,10 @@ fn an_open_claim_that_loses_power_is_a_torn_tail_like_any_other() {
     assert!(torn > 20, "only {torn} of 60 were torn");
 }
 
-/// The real disk, that holds syncs of files up on demand and notes where zeros are wanted.
+/// The real disk, that holds syncs of files up on demand.
 #[derive(Clone, Debug, Default)]
 struct SlowDisk {
     held: Arc<AtomicBool>,
-    zeros: Arc<Mutex<Vec<Zeros>>>,
 }
 
 #[derive(Debug)]
@@ -303,7 +302,6 @@ impl SlowDisk {
 
 impl Disk for SlowDisk {
     fn create(&self, path: &Path, header: &[u8], len: u64, zeros: Zeros) -> std::io::Result<()> {
-        self.zeros.lock().unwrap().push(zeros);
         FileDisk.create(path, header, len, zeros)
     }
 
@@ -410,28 +408,4 @@ fn each_mode_syncs_when_it_says() {
     let (_folder, _, wal) = slow(SyncMode::Eager);
     let end = append(&wal, b"at once").end;
     until("the sync at once", || wal.flushed() == end);
-}
-
-#[test]
-fn what_is_written_in_bulk_needs_no_zeros_on_the_disk() {
-    let (folder, disk, wal) = slow(SyncMode::OnFlush);
-    let dir = folder.path().join("log");
-    let wanted = || disk.zeros.lock().unwrap().last().copied();
-    let fill = |segments: u64, synced: bool| {
-        let end = wal.appended().advance(segments * SegmentSize::MIN.bytes());
-        while wal.appended() < end {
-            append(&wal, &[7; 9_000]);
-            if synced {
-                wal.flush().unwrap();
-            }
-        }
-    };
-    assert_eq!(wanted(), Some(Zeros::OnDisk), "nobody knows yet how fast it is filled");
-    fill(6, false);
-    until("a segment for bulk", || wanted() == Some(Zeros::InCache));
-    fill(6, true);
-    until("a segment for commits", || wanted() == Some(Zeros::OnDisk));
-    let written = contents(&wal);
-    drop(wal);
-    assert_eq!(contents(&opened(&dir)), written);
 }

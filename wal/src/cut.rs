@@ -15,7 +15,7 @@ use towline_protocol::record::{RECORD_HEADER_LEN, RecordHeader};
 
 use crate::control::{Control, CutMark};
 use crate::copies::{self, Copies, folder_of};
-use crate::disk::{Access, Disk, Zeros};
+use crate::disk::{Access, Disk};
 use crate::error::{AtPath, WalError};
 use crate::header::SegmentHeader;
 use crate::newest::{bases, files_from};
@@ -175,7 +175,7 @@ pub(crate) fn salvage_dir(dir: &Path, configured: Option<&Path>) -> PathBuf {
 fn replace(disk: &dyn Disk, dir: &Path, file: &SegmentFile, mark: CutMark) -> Result<(), WalError> {
     let fresh = dir.join(FRESH_NAME);
     let header = SegmentHeader { nonce: mark.nonce, ..file.header };
-    create(disk, &fresh, &header, Zeros::OnDisk)?;
+    create(disk, &fresh, &header)?;
     let kept = reseeded(file, &header, mark.to)?;
     let out = disk.open(&fresh, Access::ReadWrite).at("opening", &fresh)?;
     out.write_at(&kept, SegmentSize::HEADER_LEN).at("writing", &fresh)?;

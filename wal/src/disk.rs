@@ -26,24 +26,15 @@ pub enum Access {
     ReadWrite,
 }
 
-/// Where the zeros of a new file are. It reads as zeros either way, after a power cut as well.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Zeros {
-    /// On the disk: a sync of what is stored later writes that and nothing else.
-    OnDisk,
-    /// In the page cache, over blocks that count as zeros until they are written. So nothing is
-    /// written twice, but a sync also has to note which blocks count from now on.
-    InCache,
-}
-
 /// The calls of a log. Every one is durable only as far as it says.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
-    /// Makes a file of `len` bytes: the page `header`, then zeros, wherever those are. Its content
-    /// is durable on return, its name is not.
+    /// Makes a file of `len` bytes: the page `header`, then zeros. They are on the disk on return,
+    /// so that a later sync writes data and nothing else: no file system has to note then which
+    /// blocks count, and can fail to. Its name is not durable.
     ///
     /// # Errors
     /// What the operating system says; [`io::ErrorKind::StorageFull`] if there is no room.
-    fn create(&self, path: &Path, header: &[u8], len: u64, zeros: Zeros) -> io::Result<()>;
+    fn create(&self, path: &Path, header: &[u8], len: u64) -> io::Result<()>;
 
     /// Makes a small file with this content, durable on return; its name is not.
     ///
@@ -209,19 +200,16 @@ impl Disk for FileDisk {
     /// Page by page: a larger buffered write makes large folios, and a later store to one dirties,
     /// and a sync then writes, all of it. Direct writes would leave the pages to be read back one
     /// by one.
-    fn create(&self, path: &Path, header: &[u8], len: u64, zeros: Zeros) -> io::Result<()> {
+    fn create(&self, path: &Path, header: &[u8], len: u64) -> io::Result<()> {
         let file = File::create(path)?;
         fallocate(&file, FallocateFlags::empty(), 0, len)?;
         file.write_all_at(header, 0)?;
-        if zeros == Zeros::InCache {
-            file.sync_all()?;
-        }
         let page = [0; HEADER_PAGE_LEN];
         for at in (header.len() as u64..len).step_by(HEADER_PAGE_LEN) {
             let left = usize::try_from(len - at).unwrap_or(HEADER_PAGE_LEN).min(HEADER_PAGE_LEN);
             file.write_all_at(&page[..left], at)?;
         }
-        if zeros == Zeros::OnDisk { file.sync_all() } else { Ok(()) }
+        file.sync_all()
     }
 
     fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {

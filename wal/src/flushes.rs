@@ -27,8 +27,6 @@ const SLEEPERS_ALL: u32 = i32::MAX as u32;
 pub(crate) struct Flushes {
     flushed: AtomicU64,
     watched: watch::Sender<Lsn>,
-    /// How many syncs began.
-    syncs: AtomicU64,
     queue: Mutex<Queue>,
 }
 
@@ -170,7 +168,6 @@ impl Flushes {
         Self {
             flushed: AtomicU64::new(flushed.get()),
             watched: watch::Sender::new(flushed),
-            syncs: AtomicU64::new(0),
             queue: Mutex::default(),
         }
     }
@@ -242,13 +239,6 @@ impl Flushes {
     pub(crate) fn begin(&self, reach: Lsn, now: Option<Instant>) {
         let mut queue = self.queue();
         (queue.reach, queue.began) = (Some(reach), now);
-        drop(queue);
-        self.syncs.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many syncs began so far.
-    pub(crate) fn syncs(&self) -> u64 {
-        self.syncs.load(Ordering::Relaxed)
     }
 
     /// Those whom the last sync released, if no leader has asked for them yet and it is worth

@@ -128,7 +128,7 @@ pub use control::{CLUSTER_NAME_LEN_MAX, Control, CutMark, Founding, Role};
 pub use copies::{found, found_on, read_control, read_control_on};
 pub use cursor::{Chunk, Cursor, Level, PINNED_SEGMENTS_MAX, Record};
 pub use cut::{CutReport, cut};
-pub use disk::{Access, Disk, DiskFile, DiskLock, FileDisk, Mapping, Zeros};
+pub use disk::{Access, Disk, DiskFile, DiskLock, FileDisk, Mapping};
 pub use error::{OPEN_FILES_MAX, WalError};
 pub use log::{Appended, Log};
 pub use reader::{LogReader, ReadRecord, Verdict, read_log, read_log_on};

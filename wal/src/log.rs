@@ -26,7 +26,7 @@ use crate::disk::Disk;
 use crate::error::WalError;
 use crate::flushes::Flushes;
 use crate::header::SegmentHeader;
-use crate::pace::{Filling, Pace};
+use crate::pace::Pace;
 use crate::planted::{Bug, planted};
 use crate::provision::{Purpose, Ready};
 use crate::reserve::{self, Refused, Reservations};
@@ -90,8 +90,8 @@ pub(crate) struct Tail {
     /// Segments with bytes that no sync has covered yet, oldest first.
     pub(crate) unsynced: Vec<Arc<Segment>>,
     pub(crate) stop: bool,
-    /// When the segment was entered.
-    filling: Option<Filling>,
+    /// When the segment was entered, if this process entered it.
+    filled_since: Option<Instant>,
     /// How fast the one before was filled.
     pub(crate) pace: Pace,
 }
@@ -138,7 +138,7 @@ impl Log {
             held: false,
             unsynced,
             stop: false,
-            filling: None,
+            filled_since: None,
             pace: Pace::AtRest,
         };
         Self {
@@ -323,9 +323,9 @@ impl Log {
         tail.segment = Some(Arc::clone(&segment));
         tail.sealed = false;
         if self.threads {
-            let now = Filling::new(Instant::now(), self.flushes.syncs());
-            let before = tail.filling.replace(now);
-            tail.pace = before.map_or(Pace::AtRest, |before| before.pace(self.size, now));
+            let now = Instant::now();
+            let before = tail.filled_since.replace(now);
+            tail.pace = before.map_or(Pace::AtRest, |before| Pace::of(now - before));
         }
         tail.unsynced.push(Arc::clone(&segment));
         self.reservations.enter(base, SegmentSize::HEADER_LEN, Arc::clone(&segment));

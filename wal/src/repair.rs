@@ -19,7 +19,7 @@ use crate::control::Control;
 use crate::copies::{self, folder_of};
 use crate::cursor::Chunk;
 use crate::cut::salvage_dir;
-use crate::disk::{Access, Disk, Zeros};
+use crate::disk::{Access, Disk};
 use crate::error::{AtPath, WalError};
 use crate::header::SegmentHeader;
 use crate::log::Log;
@@ -443,7 +443,7 @@ impl Place<'_> {
     /// Puts the rebuilt segment in the place of the damaged one.
     fn replace(&self, rebuilt: &Rebuilt) -> Result<(), WalError> {
         let fresh = self.dir.join(FRESH_NAME);
-        create(self.disk, &fresh, &rebuilt.header, Zeros::OnDisk)?;
+        create(self.disk, &fresh, &rebuilt.header)?;
         let out = self.disk.open(&fresh, Access::ReadWrite).at("opening", &fresh)?;
         out.write_at(&rebuilt.records, SegmentSize::HEADER_LEN).at("writing", &fresh)?;
         if !planted(Bug::RepairNotSynced) {

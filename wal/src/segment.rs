@@ -10,7 +10,7 @@ use towline_protocol::frame::SegmentIdentity;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{HeaderSeed, RECORD_HEADER_LEN, RecordHeader};
 
-use crate::disk::{Access, Disk, DiskFile, Zeros};
+use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{AtPath, WalError};
 use crate::header::{FORMAT_VERSION, HEADER_PAGE_LEN, SegmentHeader};
 use crate::map::{self, Mapping};
@@ -77,7 +77,7 @@ impl Segment {
         pace: Pace,
     ) -> Result<Self, WalError> {
         let fresh = dir.join(FRESH_NAME);
-        create(&**disk, &fresh, &header, pace.zeros())?;
+        create(&**disk, &fresh, &header)?;
         let path = dir.join(file_name(header.base));
         disk.rename(&fresh, &path).at("renaming to", &path)?;
         if !planted(Bug::SegmentNameNotSynced) {
@@ -86,7 +86,7 @@ impl Segment {
         let segment = Self::open(disk, &path, true)?;
         match pace {
             Pace::AtRest => segment.make_resident(),
-            Pace::InCommits | Pace::InBulk => segment.make_writable(),
+            Pace::InBulk => segment.make_writable(),
         }
         Ok(segment)
     }
@@ -252,11 +252,6 @@ fn damaged_header(path: &Path, error: &dyn Display) -> WalError {
 }
 
 /// Makes a segment's file: its header, and zeros behind it.
-pub(crate) fn create(
-    disk: &dyn Disk,
-    path: &Path,
-    header: &SegmentHeader,
-    zeros: Zeros,
-) -> Result<(), WalError> {
-    disk.create(path, &header.encode(), header.size.bytes(), zeros).at("preparing", path)
+pub(crate) fn create(disk: &dyn Disk, path: &Path, header: &SegmentHeader) -> Result<(), WalError> {
+    disk.create(path, &header.encode(), header.size.bytes()).at("preparing", path)
 }

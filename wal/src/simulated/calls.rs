@@ -9,7 +9,7 @@ use super::file::{SimFile, SimLock};
 use super::inode::Inode;
 use super::names::{Node, plain};
 use super::state::{State, locked};
-use crate::disk::{Access, Disk, DiskFile, DiskLock, Zeros};
+use crate::disk::{Access, Disk, DiskFile, DiskLock};
 
 impl SimDisk {
     /// A call of the process that runs now.
@@ -48,7 +48,7 @@ fn made(state: &mut State, path: &Path) -> io::Result<Arc<Mutex<Inode>>> {
 
 impl Disk for SimDisk {
     /// What was allocated and what is zero is one to it.
-    fn create(&self, path: &Path, header: &[u8], len: u64, _zeros: Zeros) -> io::Result<()> {
+    fn create(&self, path: &Path, header: &[u8], len: u64) -> io::Result<()> {
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::StorageFull)?;
         self.make(path, header, len)
     }

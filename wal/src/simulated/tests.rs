@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::SimDisk;
-use crate::disk::{Access, Disk, Zeros};
+use crate::disk::{Access, Disk};
 
 const SEEDS: u64 = 64;
 const LEN: usize = 16 << 10;
@@ -14,7 +14,7 @@ const LEN: usize = 16 << 10;
 fn with_file(seed: u64) -> SimDisk {
     let disk = SimDisk::new(seed);
     disk.create_dir_all(Path::new("/d")).unwrap();
-    disk.create(Path::new("/d/one.wal"), b"header", LEN as u64, Zeros::OnDisk).unwrap();
+    disk.create(Path::new("/d/one.wal"), b"header", LEN as u64).unwrap();
     disk.sync_dir(Path::new("/d")).unwrap();
     disk.sync_dir(Path::new("/")).unwrap();
     disk
@@ -227,7 +227,7 @@ fn rot_is_met_once_the_file_is_no_longer_mapped() {
 fn a_full_disk_takes_nothing_new() {
     let disk = with_file(1);
     disk.set_full(true);
-    let refused = disk.create(Path::new("/d/a"), b"", 512, Zeros::OnDisk).unwrap_err();
+    let refused = disk.create(Path::new("/d/a"), b"", 512).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
     let refused = disk.write(Path::new("/d/a"), b"a").unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::StorageFull);

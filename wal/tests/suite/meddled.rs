@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 use towline_wal::simulated::SimDisk;
-use towline_wal::{Access, Disk, DiskFile, DiskLock, Mapping, Options, Zeros};
+use towline_wal::{Access, Disk, DiskFile, DiskLock, Mapping, Options};
 
 /// What happens at a call: it fails with the error, or is done after that.
 type Event = Box<dyn FnOnce() -> io::Result<()> + Send>;
@@ -78,9 +78,9 @@ impl MeddledDisk {
 }
 
 impl Disk for MeddledDisk {
-    fn create(&self, path: &Path, header: &[u8], len: u64, zeros: Zeros) -> io::Result<()> {
+    fn create(&self, path: &Path, header: &[u8], len: u64) -> io::Result<()> {
         self.call()?;
-        self.disk.create(path, header, len, zeros)
+        self.disk.create(path, header, len)
     }
 
     fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {

@@ -13,7 +13,7 @@ use towline_protocol::record::RecordKind;
 use towline_wal::simulated::SimDisk;
 use towline_wal::{
     Access, Disk, DiskFile, DiskLock, FileDisk, Level, Mapping, Options, PINNED_SEGMENTS_MAX,
-    SyncMode, Wal, WalError, Zeros, found_on,
+    SyncMode, Wal, WalError, found_on,
 };
 
 use crate::support::*;
@@ -301,8 +301,8 @@ impl SlowDisk {
 }
 
 impl Disk for SlowDisk {
-    fn create(&self, path: &Path, header: &[u8], len: u64, zeros: Zeros) -> std::io::Result<()> {
-        FileDisk.create(path, header, len, zeros)
+    fn create(&self, path: &Path, header: &[u8], len: u64) -> std::io::Result<()> {
+        FileDisk.create(path, header, len)
     }
 
     fn write(&self, path: &Path, content: &[u8]) -> std::io::Result<()> {

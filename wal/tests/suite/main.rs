@@ -30,3 +30,4 @@ mod support;
 mod tail;
 mod trim;
 mod unreadable;
+mod written_blocks;

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,10 @@ use std::sync::Arc;
 
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock};
 
-use crate::header::HEADER_PAGE_LEN;
 pub use crate::map::Mapping;
+
+/// How much is zeroed at a time, in bytes: the largest folio that a segment has in the page cache.
+pub(crate) const FOLIO_MAX: usize = 256 << 10;
 
 /// What a file is opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -182,6 +185,17 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// of the disk.
     fn forget_cached(&self) {}
 
+    /// Has what lies in `range` of `mapping`, a mapping of this file, in memory page by page, so
+    /// that a sync of a few bytes writes a page and no more; as far as that can be. What is changed
+    /// meanwhile may stay as it lies.
+    ///
+    /// # Errors
+    /// As [`DiskFile::sync`]: it is synced first.
+    fn read_back(&self, mapping: &Mapping, range: Range<usize>) -> io::Result<()> {
+        let _ = (mapping, range);
+        Ok(())
+    }
+
     /// Maps the first `len` bytes. The file must keep that length.
     ///
     /// # Errors
@@ -197,17 +211,18 @@ pub trait DiskLock: fmt::Debug + Send + Sync + 'static {}
 pub struct FileDisk;
 
 impl Disk for FileDisk {
-    /// Page by page: a larger buffered write makes large folios, and a later store to one dirties,
-    /// and a sync then writes, all of it. Direct writes would leave the pages to be read back one
-    /// by one.
+    /// By large steps, at a third of what single pages cost. They lie in the page cache as large
+    /// folios then, and a store to one dirties, and a sync writes, all of it: who means to sync
+    /// less than that calls [`DiskFile::read_back`].
     fn create(&self, path: &Path, header: &[u8], len: u64) -> io::Result<()> {
         let file = File::create(path)?;
         fallocate(&file, FallocateFlags::empty(), 0, len)?;
-        file.write_all_at(header, 0)?;
-        let page = [0; HEADER_PAGE_LEN];
-        for at in (header.len() as u64..len).step_by(HEADER_PAGE_LEN) {
-            let left = usize::try_from(len - at).unwrap_or(HEADER_PAGE_LEN).min(HEADER_PAGE_LEN);
-            file.write_all_at(&page[..left], at)?;
+        let mut bytes = vec![0; FOLIO_MAX];
+        bytes[..header.len()].copy_from_slice(header);
+        for at in (0..len).step_by(FOLIO_MAX) {
+            let left = usize::try_from(len - at).unwrap_or(FOLIO_MAX).min(FOLIO_MAX);
+            file.write_all_at(&bytes[..left], at)?;
+            bytes[..header.len()].fill(0);
         }
         file.sync_all()
     }
@@ -315,6 +330,20 @@ impl DiskFile for OpenFile {
 
     fn sync_range(&self, mapping: &Mapping, range: Range<usize>) -> io::Result<()> {
         mapping.sync(range)
+    }
+
+    fn read_back(&self, mapping: &Mapping, range: Range<usize>) -> io::Result<()> {
+        mapping.sync(range.clone())?;
+        mapping.unmap_pages(&range);
+        // Neither mapped nor dirty: they go, unless somebody stored to one just now.
+        let _ = fadvise(
+            &self.0,
+            range.start as u64,
+            NonZeroU64::new(range.len() as u64),
+            Advice::DontNeed,
+        );
+        mapping.make_resident(range);
+        Ok(())
     }
 
     fn forget_cached(&self) {

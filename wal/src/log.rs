@@ -92,6 +92,8 @@ pub(crate) struct Tail {
     pub(crate) stop: bool,
     /// When the segment was entered, if this process entered it.
     filled_since: Option<Instant>,
+    /// How often it was synced since.
+    syncs: u64,
     /// How fast the one before was filled.
     pub(crate) pace: Pace,
 }
@@ -99,6 +101,15 @@ pub(crate) struct Tail {
 impl Tail {
     pub(crate) const fn is_sealed(&self) -> bool {
         self.sealed
+    }
+
+    /// The segment was synced, as far as `flushed`; whether a stream is over with that.
+    pub(crate) fn synced(&mut self, flushed: Lsn) -> bool {
+        self.syncs += 1;
+        self.segment.as_ref().is_some_and(|segment| {
+            let bytes = flushed.max(segment.base()).distance_from(segment.base());
+            segment.lies_together() && Pace::is_over(bytes, self.syncs)
+        })
     }
 }
 
@@ -139,6 +150,7 @@ impl Log {
             unsynced,
             stop: false,
             filled_since: None,
+            syncs: 0,
             pace: Pace::AtRest,
         };
         Self {
@@ -325,7 +337,9 @@ impl Log {
         if self.threads {
             let now = Instant::now();
             let before = tail.filled_since.replace(now);
-            tail.pace = before.map_or(Pace::AtRest, |before| Pace::of(now - before));
+            let syncs = std::mem::take(&mut tail.syncs);
+            let pace = |before| Pace::of(now - before, self.size.bytes(), syncs);
+            tail.pace = before.map_or(Pace::AtRest, pace);
         }
         tail.unsynced.push(Arc::clone(&segment));
         self.reservations.enter(base, SegmentSize::HEADER_LEN, Arc::clone(&segment));

@@ -14,13 +14,19 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 
 pub(crate) use memory::Sectors;
 
 /// So many bytes are made writable at once: whoever else changes this process's mappings waits for
 /// no more than that.
 const WRITABLE_STEP: usize = 256 << 10;
+/// So much is asked for at once where a whole file is read: no more than a kernel reads ahead
+/// unless it is told otherwise, and what is beyond that it would leave out.
+const READ_STEP: usize = 128 << 10;
+/// A sync of so many bytes takes their pages out of the mapping first. Below, that costs more than
+/// it gives.
+const UNMAP_MIN: usize = 32 << 10;
 
 /// A writable shared mapping of a whole segment file, or memory that a simulated disk has in the
 /// place of one. Only the log looks into it.
@@ -52,10 +58,20 @@ impl Mapping {
         Ok(Self { raw: ManuallyDrop::new(raw), stores: None })
     }
 
-    /// Makes all of it resident.
-    pub(crate) fn make_resident(&self) {
+    /// Makes what lies in `range` resident.
+    ///
+    /// The kernel is told to read ahead first: it takes many pages at a time then, although each
+    /// lies in memory by itself. Under random advice it would read one by one.
+    pub(crate) fn make_resident(&self, range: Range<usize>) {
+        if self.stores.is_some() {
+            return;
+        }
         // A matter of speed; a kernel that can not populate serves faults instead.
-        let _ = self.raw.advise(Advice::PopulateRead);
+        for from in range.clone().step_by(READ_STEP) {
+            let len = READ_STEP.min(range.end - from);
+            let _ = self.raw.advise_range(Advice::WillNeed, from, len);
+        }
+        let _ = self.raw.advise_range(Advice::PopulateRead, range.start, range.len());
     }
 
     /// Zeroed memory, with no file behind it.
@@ -90,6 +106,9 @@ impl Mapping {
     /// Makes every page ready to be stored to, so that no store waits for the kernel. It takes them
     /// for changed from then on, and writes them if it comes by before they really are.
     pub(crate) fn make_writable(&self) {
+        if self.stores.is_some() {
+            return;
+        }
         for from in (0..self.raw.len()).step_by(WRITABLE_STEP) {
             let len = WRITABLE_STEP.min(self.raw.len() - from);
             // A matter of speed: without it the first store to each page faults.
@@ -104,7 +123,27 @@ impl Mapping {
     /// A sync of the file would do the same, and write every page that is only ready to be stored
     /// to as well.
     pub(crate) fn sync(&self, range: Range<usize>) -> std::io::Result<()> {
+        if range.len() >= UNMAP_MIN {
+            self.unmap_pages(&range);
+        }
         self.raw.flush_range(range.start, range.len())
+    }
+
+    /// Takes the pages that end in `range` out of the mapping; the page cache keeps them, and who
+    /// reads them next gets them from there.
+    ///
+    /// The kernel takes the right to store away from each page that it writes, and tells every
+    /// processor each time. Taken out together, they cost that once.
+    pub(crate) fn unmap_pages(&self, range: &Range<usize>) {
+        let page = crate::header::HEADER_PAGE_LEN;
+        let (from, to) = (range.start / page * page, range.end / page * page);
+        // SAFETY: `DontNeed` gives up what is in the memory of a process only. This mapping is
+        // shared (`of_file` makes no other), so its pages are the file's own: a change of them is
+        // kept, and a later access, also one that runs meanwhile, finds them again.
+        let unmapped =
+            unsafe { self.raw.unchecked_advise_range(UncheckedAdvice::DontNeed, from, to - from) };
+        // A matter of speed: a kernel that does not takes them out one by one.
+        drop(unmapped);
     }
 
     fn hold_stores(&self) -> Option<MutexGuard<'_, Stores>> {

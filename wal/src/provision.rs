@@ -52,6 +52,8 @@ struct State {
     ready: VecDeque<Arc<Segment>>,
     /// The epoch of the log, if the last of them was made for another.
     epoch: Option<Epoch>,
+    /// Whether a stream has come to rest.
+    resting: bool,
     trouble: Trouble,
     stop: bool,
 }
@@ -80,7 +82,8 @@ impl Trouble {
 
 impl Ready {
     pub(crate) fn new(ready: VecDeque<Arc<Segment>>) -> Self {
-        let state = State { ready, epoch: None, trouble: Trouble::Slow, stop: false };
+        let state =
+            State { ready, epoch: None, resting: false, trouble: Trouble::Slow, stop: false };
         Self { state: Mutex::new(state), wanted: Condvar::new() }
     }
 
@@ -119,21 +122,32 @@ impl Ready {
         self.wanted.notify_all();
     }
 
+    /// Wakes the provisioner: what was made for a stream is written a little at a time.
+    pub(crate) fn come_to_rest(&self) {
+        self.state().resting = true;
+        self.wanted.notify_all();
+    }
+
     pub(crate) fn stop(&self) {
         self.state().stop = true;
         self.wanted.notify_all();
     }
 
-    /// Makes those resident that opening the log found.
-    fn make_resident(&self) {
-        let found: Vec<_> = self.state().ready.iter().map(Arc::clone).collect();
-        found.iter().for_each(|segment| segment.make_resident());
+    fn all(&self) -> Vec<Arc<Segment>> {
+        self.state().ready.iter().map(Arc::clone).collect()
+    }
+
+    fn take_resting(&self) -> bool {
+        std::mem::take(&mut self.state().resting)
     }
 
     /// Waits until something is wanted; `false` once stopped.
     fn wait_until_wanted(&self) -> bool {
         let mut state = self.state();
-        while state.ready.len() >= READY_SEGMENTS && state.epoch.is_none() && !state.stop {
+        let nothing = |it: &State| {
+            it.ready.len() >= READY_SEGMENTS && it.epoch.is_none() && !it.resting && !it.stop
+        };
+        while nothing(&state) {
             state = self.wanted.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         !state.stop
@@ -186,10 +200,12 @@ impl State {
 /// The provisioner's thread.
 pub(crate) fn run(log: &Log) {
     // Whoever opened the log did not wait for it.
-    let tail = log.tail().segment.clone();
-    tail.iter().for_each(|segment| segment.make_resident());
-    log.provision.make_resident();
+    log.written_next().iter().for_each(|segment| segment.make_resident());
     while log.provision.wait_until_wanted() {
+        if log.provision.take_resting() {
+            log.read_back();
+            continue;
+        }
         log.segments.cool(log.flushed());
         let prepared = match log.provision.take_stale() {
             Some((stale, epoch)) => stale.with_header(SegmentHeader {
@@ -218,6 +234,28 @@ pub(crate) fn run(log: &Log) {
 }
 
 impl Log {
+    /// The tail's segment and those that are ready.
+    fn written_next(&self) -> Vec<Arc<Segment>> {
+        let mut segments: Vec<_> = self.tail().segment.iter().cloned().collect();
+        segments.extend(self.provision.all());
+        segments
+    }
+
+    /// After a stream: what is still to be written lies in memory page by page from now on.
+    fn read_back(&self) {
+        for segment in self.written_next() {
+            let from = self.reservations.reserved().max(segment.base());
+            let behind = segment.header.size.next_base(segment.base()) <= from;
+            let read = if behind { Ok(()) } else { segment.read_back(from) };
+            if let Err(error) = read {
+                // It may have been told of a record whose own sync will not hear of it.
+                self.poison(&error);
+                self.wake_watchers();
+                return;
+            }
+        }
+    }
+
     /// Without a thread that does it: makes as many segments ready as there should be, before the
     /// one at `base` is taken.
     pub(crate) fn provision(

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use towline_protocol::epoch::Epoch;
@@ -10,12 +11,13 @@ use towline_protocol::frame::SegmentIdentity;
 use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::{HeaderSeed, RECORD_HEADER_LEN, RecordHeader};
 
-use crate::disk::{Access, Disk, DiskFile};
+use crate::disk::{Access, Disk, DiskFile, FOLIO_MAX};
 use crate::error::{AtPath, WalError};
 use crate::header::{FORMAT_VERSION, HEADER_PAGE_LEN, SegmentHeader};
 use crate::map::{self, Mapping};
 use crate::pace::Pace;
 use crate::planted::{Bug, planted};
+use crate::scan::is_blank;
 
 /// The name of a segment that is not ready yet.
 const FRESH_NAME: &str = "segment.new";
@@ -51,6 +53,9 @@ pub(crate) struct Segment {
     /// Mapped while it is, or was a moment ago, written. Cold segments are read with pread, so
     /// that a bad block is an error and not a signal.
     mapping: Option<Arc<Mapping>>,
+    /// Whether neighbouring pages may be one to the page cache, as a stream leaves them, so that a
+    /// sync of one writes all.
+    lies_together: AtomicBool,
 }
 
 impl Segment {
@@ -66,10 +71,11 @@ impl Segment {
         }
         let mapping = if mapped { Some(map_whole(&*file, path, size)?) } else { None };
         let (disk, path) = (Arc::clone(disk), path.to_owned());
-        Ok(Self { disk, path, header, seed: header.seed(), file, mapping })
+        let lies_together = AtomicBool::new(mapped);
+        Ok(Self { disk, path, header, seed: header.seed(), file, mapping, lies_together })
     }
 
-    /// Makes a segment ready: allocated, zeroed, in memory, named, all of it durable.
+    /// Makes a segment ready: allocated, zeroed, in memory, and then named, all of it durable.
     pub(crate) fn prepare(
         disk: &Arc<dyn Disk>,
         dir: &Path,
@@ -78,17 +84,54 @@ impl Segment {
     ) -> Result<Self, WalError> {
         let fresh = dir.join(FRESH_NAME);
         create(&**disk, &fresh, &header)?;
-        let path = dir.join(file_name(header.base));
-        disk.rename(&fresh, &path).at("renaming to", &path)?;
+        let mut segment = Self::open(disk, &fresh, true)?;
+        if pace != Pace::Stream {
+            segment.read_back(header.base)?;
+            segment.check_blank()?;
+        }
+        if let Some(mapping) = segment.mapping.as_ref().filter(|_| pace != Pace::AtRest) {
+            mapping.make_writable();
+        }
+        segment.path = dir.join(file_name(header.base));
+        disk.rename(&fresh, &segment.path).at("renaming to", &segment.path)?;
         if !planted(Bug::SegmentNameNotSynced) {
             disk.sync_dir(dir).at("syncing", dir)?;
         }
-        let segment = Self::open(disk, &path, true)?;
-        match pace {
-            Pace::AtRest => segment.make_resident(),
-            Pace::InBulk => segment.make_writable(),
-        }
         Ok(segment)
+    }
+
+    /// That what was read back is what was written. It also touches all of it: a machine may hand
+    /// out memory only then.
+    fn check_blank(&self) -> Result<(), WalError> {
+        let size = self.header.size.bytes();
+        let mut block = vec![0; FOLIO_MAX];
+        for at in (SegmentSize::HEADER_LEN..size).step_by(FOLIO_MAX) {
+            let left = usize::try_from(size - at).unwrap_or(FOLIO_MAX).min(FOLIO_MAX);
+            self.file.read_exact_at(&mut block[..left], at).at("reading back", &self.path)?;
+            if !is_blank(&block[..left]) {
+                let what = "the disk does not hold the zeros that were written";
+                return Err(std::io::Error::other(what)).at("preparing", &self.path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has what lies behind `from` in memory page by page, if it may lie together there.
+    ///
+    /// # Errors
+    /// A failed sync: what is stored behind `from` may not be on the disk.
+    pub(crate) fn read_back(&self, from: Lsn) -> Result<(), WalError> {
+        let from = self.offset(from).next_multiple_of(FOLIO_MAX);
+        let size = usize::try_from(self.header.size.bytes()).unwrap_or(usize::MAX);
+        let lies_together = self.lies_together.swap(false, Ordering::Relaxed);
+        match self.mapping.as_ref().filter(|_| lies_together && from < size) {
+            Some(mapping) => self.file.read_back(mapping, from..size).at("syncing", &self.path),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn lies_together(&self) -> bool {
+        self.lies_together.load(Ordering::Relaxed)
     }
 
     /// The same file under another header: a ready segment that another epoch takes.
@@ -108,7 +151,8 @@ impl Segment {
         let file = Arc::clone(&self.file);
         let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
         let mapping = self.mapping.clone();
-        Self { disk, path, header, seed: header.seed(), file, mapping }
+        let lies_together = AtomicBool::new(self.lies_together());
+        Self { disk, path, header, seed: header.seed(), file, mapping, lies_together }
     }
 
     /// The same segment, read with pread from now on.
@@ -203,17 +247,16 @@ impl Segment {
         self.file.sync_range(mapping, range).at("syncing", &self.path)
     }
 
+    /// Lets the page cache go of it.
+    pub(crate) fn forget_cached(&self) {
+        self.file.forget_cached();
+    }
+
     /// Brings all of it into memory, so that nobody who stores to it or reads it waits for that.
     pub(crate) fn make_resident(&self) {
         if let Some(mapping) = &self.mapping {
-            mapping.make_resident();
-        }
-    }
-
-    /// Makes all of it ready to be stored to, at the cost of writing it twice if that takes long.
-    pub(crate) fn make_writable(&self) {
-        if let Some(mapping) = &self.mapping {
-            mapping.make_writable();
+            mapping
+                .make_resident(0..usize::try_from(self.header.size.bytes()).unwrap_or(usize::MAX));
         }
     }
 

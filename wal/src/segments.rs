@@ -13,7 +13,9 @@ use crate::segment::{Segment, file_name};
 
 /// So many of the newest segments stay mapped; readers of older ones use pread.
 pub(crate) const MAPPED_SEGMENTS: usize = 3;
-/// So many older segments stay open; a log's length costs no file descriptors.
+/// So many older segments stay open, and in memory if they were; what is let go of, the page cache
+/// lets go of, too. So a log's length costs neither file descriptors nor memory, and a fast one
+/// does not push out what others read.
 pub(crate) const COLD_SEGMENTS: usize = 16;
 
 #[derive(Debug)]
@@ -78,7 +80,9 @@ impl Segments {
         let mut open = self.open();
         let turn = open.turn;
         open.held.entry(base).or_insert_with(|| (Arc::clone(&segment), turn));
-        open.let_go_of_cold();
+        let let_go = open.let_go_of_cold();
+        drop(open);
+        let_go.iter().for_each(|segment| segment.forget_cached());
         Ok(Some(segment))
     }
 
@@ -101,29 +105,30 @@ impl Segments {
         open.held.insert(segment.base(), (segment, turn));
     }
 
-    /// Lets go of the mapping of a segment that is old by now. To unmap one takes as long as
+    /// Lets go of the mappings of segments that are old by now. To unmap one takes as long as
     /// thousands of records.
     pub(crate) fn cool(&self, flushed: Lsn) {
-        let mapped = {
+        let old: Vec<_> = {
             let open = self.open();
             let old = open.held.values().rev().skip(MAPPED_SEGMENTS).map(|(segment, _)| segment);
-            old.filter(|old| old.is_mapped()).map(Arc::clone).next()
+            let is_done = |it: &Segment| it.header.size.next_base(it.base()) <= flushed;
+            old.filter(|it| it.is_mapped() && is_done(it)).map(Arc::clone).collect()
         };
-        let old = mapped.filter(|old| old.header.size.next_base(old.base()) <= flushed);
-        // One that can not be opened again stays mapped, and is tried at the next turn.
-        let cold = old.as_ref().and_then(|old| old.cold().ok());
-        let mut open = self.open();
-        let turn = open.turn;
-        if let Some(cold) = cold {
+        for old in old.into_iter().rev() {
+            // One that can not be opened again stays mapped, and is tried at the next turn.
+            let Ok(cold) = old.cold() else { return };
+            let mut open = self.open();
+            let turn = open.turn;
             // It may have been trimmed or replaced meanwhile.
             if let Some(held) = open.held.get_mut(&cold.base()).filter(|it| it.0.is_mapped()) {
                 *held = (Arc::new(cold), turn);
             }
+            let let_go = open.let_go_of_cold();
+            // The mapping and the page cache go without the lock.
+            drop(open);
+            drop(old);
+            let_go.iter().for_each(|segment| segment.forget_cached());
         }
-        open.let_go_of_cold();
-        // The mapping goes without the lock.
-        drop(open);
-        drop(old);
     }
 
     /// Closes a segment whose file was replaced; it is opened again when it is read.
@@ -148,16 +153,17 @@ impl Open {
         self.oldest <= base && self.newest().is_some_and(|newest| base <= newest)
     }
 
-    /// Closes those that were not asked for in the longest time.
-    fn let_go_of_cold(&mut self) {
+    /// Takes out those that were not asked for in the longest time.
+    fn let_go_of_cold(&mut self) -> Vec<Arc<Segment>> {
         let newest = self.newest();
         let is_cold = |segment: &Segment| !segment.is_mapped() && Some(segment.base()) != newest;
+        let mut let_go = Vec::new();
         while self.held.values().filter(|(segment, _)| is_cold(segment)).count() > COLD_SEGMENTS {
             let cold = self.held.values().filter(|(segment, _)| is_cold(segment));
-            let Some(base) = cold.min_by_key(|(_, used)| used).map(|(it, _)| it.base()) else {
-                return;
-            };
-            self.held.remove(&base);
+            let coldest = cold.min_by_key(|(_, used)| used).map(|(it, _)| it.base());
+            let removed = coldest.and_then(|base| self.held.remove(&base));
+            let_go.extend(removed.map(|(segment, _)| segment));
         }
+        let_go
     }
 }

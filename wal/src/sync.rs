@@ -233,12 +233,18 @@ impl Log {
         }
         // A segment that was the tail when the sync began may have taken more since, and one with
         // a reservation still in flight will.
-        self.tail().unsynced.retain(|segment| {
+        let mut tail = self.tail();
+        tail.unsynced.retain(|segment| {
             let base = segment.base();
             Some(base) == current
                 || segment.header.size.next_base(base) > target
                 || !unsynced.iter().any(|synced| synced.base() == base)
         });
+        let is_over = tail.synced(target) && self.threads;
+        drop(tail);
+        if is_over {
+            self.provision.come_to_rest();
+        }
         Ok(Some(target))
     }
 

@@ -18,6 +18,7 @@ mod impossible;
 mod log;
 mod meddled;
 mod opening;
+mod page_cache;
 mod refused_calls;
 mod refused_reads;
 mod repair;

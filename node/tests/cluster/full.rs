@@ -20,6 +20,15 @@ fn fill_up(cluster: &Cluster, name: &str) -> PathBuf {
     taken
 }
 
+/// How many segments are ready behind the one that is written.
+fn ready(cluster: &Cluster, name: &str) -> usize {
+    let end = cluster.node(name).watermarks().appended;
+    let first = SIZE.next_base(SIZE.base_of(end)).get();
+    let dir = cluster.log_dir(name);
+    let bases = (first..).step_by(usize::try_from(SIZE.bytes()).unwrap());
+    bases.take_while(|base| dir.join(format!("{base:020}.wal")).exists()).count()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_candidate_that_waits_for_room_can_be_stopped() {
     let mut cluster = Cluster::found(&["a"], None);
@@ -34,13 +43,23 @@ async fn a_hand_over_without_room_for_its_end_leaves_a_primary_behind() {
     let mut cluster = Cluster::found(&["a"], None);
     cluster.start("a").await;
     assert_eq!(cluster.primary(PATIENCE).await, "a");
-    let ready = cluster.log_dir("a").join(format!("{:020}.wal", SIZE.bytes()));
-    while !ready.exists() {
+    while ready(&cluster, "a") < 2 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    cluster.stop_all().await;
     let taken = fill_up(&cluster, "a");
+    // Each epoch takes one of those that are ready, which nothing else may take.
+    for left in [1, 0] {
+        cluster.start("a").await;
+        assert_eq!(cluster.primary(PATIENCE).await, "a");
+        assert_eq!(ready(&cluster, "a"), left);
+        if left > 0 {
+            cluster.stop_all().await;
+        }
+    }
     let (node, epoch) = (cluster.node("a").clone(), cluster.epoch("a"));
-    let left = |end: Lsn| 2 * SIZE.bytes() - end.get();
+    let next = SIZE.next_base(SIZE.base_of(node.watermarks().appended));
+    let left = |end: Lsn| next.distance_from(end);
     let record = |len: u64| format!("k={}", "v".repeat(len as usize - 2));
     while left(node.watermarks().appended) > SIZE.max_payload() {
         node.propose(epoch, record(10_000).as_bytes()).unwrap();

@@ -65,11 +65,12 @@ impl Log {
         let mut tail = self.tail();
         let mut deadline = None;
         loop {
+            tail = self.let_leave(tail)?;
             self.check_open(&tail)?;
             let first = self.size.barrier_after(self.appended());
             let base = self.size.base_of(first);
             self.provision(&tail, base, Purpose::Vital)?;
-            if self.provision.has(base, Purpose::Vital) {
+            if tail.may_be_left() && self.provision.has(base, Purpose::Vital) {
                 return Ok((tail, first));
             }
             tail = self.wait_ready(tail, &mut deadline)?;

@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::num::NonZeroU64;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -190,7 +191,8 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// meanwhile may stay as it lies.
     ///
     /// # Errors
-    /// As [`DiskFile::sync`]: it is synced first.
+    /// What the operating system says: it is synced first, and read. An error that a sync of this
+    /// file would have told is told by that as well.
     fn read_back(&self, mapping: &Mapping, range: Range<usize>) -> io::Result<()> {
         let _ = (mapping, range);
         Ok(())
@@ -333,17 +335,18 @@ impl DiskFile for OpenFile {
     }
 
     fn read_back(&self, mapping: &Mapping, range: Range<usize>) -> io::Result<()> {
-        mapping.sync(range.clone())?;
+        // An error of writing is told once to every opening of a file. What this one is told of,
+        // the sync of the records has to hear, too.
+        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        let Ok(again) = OpenOptions::new().read(true).write(true).open(path) else {
+            return Ok(());
+        };
+        again.sync_data()?;
         mapping.unmap_pages(&range);
         // Neither mapped nor dirty: they go, unless somebody stored to one just now.
-        let _ = fadvise(
-            &self.0,
-            range.start as u64,
-            NonZeroU64::new(range.len() as u64),
-            Advice::DontNeed,
-        );
-        mapping.make_resident(range);
-        Ok(())
+        let len = NonZeroU64::new(range.len() as u64);
+        let _ = fadvise(&self.0, range.start as u64, len, Advice::DontNeed);
+        mapping.make_resident(range)
     }
 
     fn forget_cached(&self) {

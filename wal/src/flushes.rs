@@ -296,6 +296,12 @@ impl Flushes {
         call_syncer
     }
 
+    /// Nothing will be flushed any more; wakes everybody.
+    pub(crate) fn fail(&self) {
+        self.queue().failed = true;
+        self.wake_all();
+    }
+
     /// For how long the sync that runs now has been running.
     pub(crate) fn running_for(&self) -> Option<Duration> {
         self.queue().began.map(|began| began.elapsed())

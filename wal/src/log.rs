@@ -89,11 +89,17 @@ pub(crate) struct Tail {
     pub(crate) held: bool,
     /// Segments with bytes that no sync has covered yet, oldest first.
     pub(crate) unsynced: Vec<Arc<Segment>>,
+    /// Where the log ended, at the most, when the segment was entered.
+    pub(crate) entered_at: Lsn,
+    /// So much the control file says is durable, at the least.
+    pub(crate) noted: Lsn,
     pub(crate) stop: bool,
     /// When the segment was entered, if this process entered it.
     filled_since: Option<Instant>,
-    /// How often it was synced since.
+    /// How often was synced since.
     syncs: u64,
+    /// From where on.
+    synced_from: Lsn,
     /// How fast the one before was filled.
     pub(crate) pace: Pace,
 }
@@ -103,13 +109,19 @@ impl Tail {
         self.sealed
     }
 
-    /// The segment was synced, as far as `flushed`; whether a stream is over with that.
+    /// Whether the next segment may be entered: only once it is noted that everything before this
+    /// one is durable. So no more than two wait for a sync, and opening need not look further
+    /// than one segment behind the place where the records end.
+    pub(crate) fn may_be_left(&self) -> bool {
+        self.noted >= self.entered_at || planted(Bug::EnteredUnnoted)
+    }
+
+    /// The log was synced up to there; whether a stream is over with that.
     pub(crate) fn synced(&mut self, flushed: Lsn) -> bool {
         self.syncs += 1;
-        self.segment.as_ref().is_some_and(|segment| {
-            let bytes = flushed.max(segment.base()).distance_from(segment.base());
-            segment.lies_together() && Pace::is_over(bytes, self.syncs)
-        })
+        let may_be_stream = self.segment.as_ref().is_some_and(|segment| segment.lies_together());
+        let bytes = flushed.max(self.synced_from).distance_from(self.synced_from);
+        may_be_stream && Pace::is_over(bytes, self.syncs)
     }
 }
 
@@ -134,6 +146,7 @@ impl Log {
     pub(crate) fn new(dir: &Path, options: Options, recovered: Recovered) -> Self {
         let Recovered { tail, end, sealed, digest, ready, .. } = recovered;
         let unsynced = tail.iter().cloned().collect();
+        let entered_at = tail.as_ref().map_or(Lsn::ZERO, |segment| segment.base().min(end));
         let size = recovered.control.segment_size;
         let reservations = Reservations::new(end, digest, size.bytes() - SEAL_LEN);
         if let Some(segment) = &tail {
@@ -148,9 +161,12 @@ impl Log {
             sealed,
             held: false,
             unsynced,
+            entered_at,
+            noted: recovered.control.durable,
             stop: false,
             filled_since: None,
             syncs: 0,
+            synced_from: end,
             pace: Pace::AtRest,
         };
         Self {
@@ -297,12 +313,14 @@ impl Log {
         let mut deadline = None;
         let before = tail.segment.as_ref().map(|segment| segment.base());
         let ready = loop {
+            tail = self.let_leave(tail)?;
             self.check_open(&tail)?;
             if tail.segment.as_ref().map(|segment| segment.base()) != before {
                 return Ok(tail); // Another writer was faster.
             }
             self.provision(&tail, base, purpose)?;
-            if let Some(ready) = self.provision.take(base, purpose) {
+            let ready = tail.may_be_left().then(|| self.provision.take(base, purpose));
+            if let Some(ready) = ready.flatten() {
                 break ready;
             }
             tail = self.wait_ready(tail, &mut deadline)?;
@@ -310,7 +328,7 @@ impl Log {
         let segment = self.in_epoch(ready, epoch)?;
         self.install(&mut tail, segment);
         self.reopen(&tail);
-        self.provision.want(epoch);
+        self.provision.want(&tail);
         Ok(tail)
     }
 
@@ -332,14 +350,18 @@ impl Log {
     /// Everything that knows of the tail's segment has this one from now on.
     fn install(&self, tail: &mut Tail, segment: Arc<Segment>) {
         let base = segment.base();
+        tail.entered_at = self.appended();
         tail.segment = Some(Arc::clone(&segment));
         tail.sealed = false;
         if self.threads {
             let now = Instant::now();
             let before = tail.filled_since.replace(now);
             let syncs = std::mem::take(&mut tail.syncs);
-            let pace = |before| Pace::of(now - before, self.size.bytes(), syncs);
-            tail.pace = before.map_or(Pace::AtRest, pace);
+            let bytes = self.flushed().max(tail.synced_from).distance_from(tail.synced_from);
+            // An epoch skips the rest of a segment, which nobody syncs.
+            let skipped = base.distance_from(tail.entered_at.min(base));
+            tail.synced_from = self.flushed().advance(skipped);
+            tail.pace = before.map_or(Pace::AtRest, |it| Pace::of(now - it, bytes, syncs));
         }
         tail.unsynced.push(Arc::clone(&segment));
         self.reservations.enter(base, SegmentSize::HEADER_LEN, Arc::clone(&segment));

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
+use rustix::io::Errno;
 
 pub(crate) use memory::Sectors;
 
@@ -62,16 +63,24 @@ impl Mapping {
     ///
     /// The kernel is told to read ahead first: it takes many pages at a time then, although each
     /// lies in memory by itself. Under random advice it would read one by one.
-    pub(crate) fn make_resident(&self, range: Range<usize>) {
+    ///
+    /// # Errors
+    /// It can not be read: whoever stores to it would be killed.
+    pub(crate) fn make_resident(&self, range: Range<usize>) -> std::io::Result<()> {
         if self.stores.is_some() {
-            return;
+            return Ok(());
         }
-        // A matter of speed; a kernel that can not populate serves faults instead.
         for from in range.clone().step_by(READ_STEP) {
             let len = READ_STEP.min(range.end - from);
             let _ = self.raw.advise_range(Advice::WillNeed, from, len);
         }
-        let _ = self.raw.advise_range(Advice::PopulateRead, range.start, range.len());
+        match self.raw.advise_range(Advice::PopulateRead, range.start, range.len()) {
+            Err(error) if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) => {
+                Err(std::io::Error::other("it can not be read back"))
+            }
+            // A kernel that can not populate serves faults instead.
+            _ => Ok(()),
+        }
     }
 
     /// Zeroed memory, with no file behind it.
@@ -135,11 +144,14 @@ impl Mapping {
     /// The kernel takes the right to store away from each page that it writes, and tells every
     /// processor each time. Taken out together, they cost that once.
     pub(crate) fn unmap_pages(&self, range: &Range<usize>) {
+        if self.stores.is_some() {
+            return;
+        }
         let page = crate::header::HEADER_PAGE_LEN;
         let (from, to) = (range.start / page * page, range.end / page * page);
-        // SAFETY: `DontNeed` gives up what is in the memory of a process only. This mapping is
-        // shared (`of_file` makes no other), so its pages are the file's own: a change of them is
-        // kept, and a later access, also one that runs meanwhile, finds them again.
+        // SAFETY: `DontNeed` gives up what is in the memory of a process only. This is the shared
+        // mapping of a file (`of_file` makes no other), so its pages are the file's own: a change
+        // of them is kept, and a later access, also one that runs meanwhile, finds them again.
         let unmapped =
             unsafe { self.raw.unchecked_advise_range(UncheckedAdvice::DontNeed, from, to - from) };
         // A matter of speed: a kernel that does not takes them out one by one.

@@ -28,7 +28,8 @@ pub(crate) enum Pace {
 }
 
 impl Pace {
-    /// The pace of a segment that was full of so many bytes after so long, and so many syncs.
+    /// The pace of a segment that was full after so long, if so many syncs took so many bytes
+    /// meanwhile.
     pub(crate) fn of(filled_in: Duration, bytes: u64, syncs: u64) -> Self {
         if filled_in >= IN_BULK {
             Self::AtRest
@@ -39,7 +40,7 @@ impl Pace {
         }
     }
 
-    /// Whether so many syncs are no stream's any more, in a segment that has so many bytes.
+    /// Whether so many syncs, which took so many bytes, are no stream's any more.
     pub(crate) const fn is_over(bytes: u64, syncs: u64) -> bool {
         syncs > bytes / STREAM_SYNC + RESTING_SYNCS
     }

@@ -19,6 +19,7 @@ pub enum Bug {
     CutMarkLeft,
     CutFileNotSynced,
     SegmentNameNotSynced,
+    EnteredUnnoted,
     ControlNameNotSynced,
     OneControlCopy,
     ControlNotSynced,
@@ -44,7 +45,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::SyncLeftOut,
         Self::PromiseTooHigh,
         Self::SeedWithoutNonce,
@@ -54,6 +55,7 @@ impl Bug {
         Self::CutMarkLeft,
         Self::CutFileNotSynced,
         Self::SegmentNameNotSynced,
+        Self::EnteredUnnoted,
         Self::ControlNameNotSynced,
         Self::OneControlCopy,
         Self::ControlNotSynced,

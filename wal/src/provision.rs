@@ -52,6 +52,8 @@ struct State {
     ready: VecDeque<Arc<Segment>>,
     /// The epoch of the log, if the last of them was made for another.
     epoch: Option<Epoch>,
+    /// Whether the tail's segment may not be left yet.
+    unnoted: bool,
     /// Whether a stream has come to rest.
     resting: bool,
     trouble: Trouble,
@@ -82,8 +84,14 @@ impl Trouble {
 
 impl Ready {
     pub(crate) fn new(ready: VecDeque<Arc<Segment>>) -> Self {
-        let state =
-            State { ready, epoch: None, resting: false, trouble: Trouble::Slow, stop: false };
+        let state = State {
+            ready,
+            epoch: None,
+            unnoted: false,
+            resting: false,
+            trouble: Trouble::Slow,
+            stop: false,
+        };
         Self { state: Mutex::new(state), wanted: Condvar::new() }
     }
 
@@ -112,12 +120,15 @@ impl Ready {
         self.state().trouble.clone()
     }
 
-    /// Wakes the provisioner. If the last one was made for another epoch, it gets a new header: a
-    /// writer who takes it need not write and sync that.
-    pub(crate) fn want(&self, epoch: Epoch) {
+    /// Wakes the provisioner for what the tail lacks behind it. If the last ready one was made for
+    /// another epoch, it gets a new header: a writer who takes it need not write and sync that.
+    pub(crate) fn want(&self, tail: &Tail) {
+        let Some(segment) = &tail.segment else { return };
+        let epoch = segment.header.epoch;
         let mut state = self.state();
         let is_stale = state.ready.back().is_some_and(|last| last.header.epoch != epoch);
         state.epoch = is_stale.then_some(epoch);
+        state.unnoted = !tail.may_be_left();
         drop(state);
         self.wanted.notify_all();
     }
@@ -145,12 +156,17 @@ impl Ready {
     fn wait_until_wanted(&self) -> bool {
         let mut state = self.state();
         let nothing = |it: &State| {
-            it.ready.len() >= READY_SEGMENTS && it.epoch.is_none() && !it.resting && !it.stop
+            let is_short = it.ready.len() < READY_SEGMENTS;
+            !(is_short || it.epoch.is_some() || it.unnoted || it.resting || it.stop)
         };
         while nothing(&state) {
             state = self.wanted.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         !state.stop
+    }
+
+    fn is_short(&self) -> bool {
+        self.state().ready.len() < READY_SEGMENTS
     }
 
     /// Takes out the last one, if it was made for another epoch.
@@ -201,34 +217,28 @@ impl State {
 pub(crate) fn run(log: &Log) {
     // Whoever opened the log did not wait for it.
     log.written_next().iter().for_each(|segment| segment.make_resident());
+    log.provision.want(&log.tail());
     while log.provision.wait_until_wanted() {
         if log.provision.take_resting() {
             log.read_back();
-            continue;
         }
         log.segments.cool(log.flushed());
-        let prepared = match log.provision.take_stale() {
-            Some((stale, epoch)) => stale.with_header(SegmentHeader {
-                epoch,
-                nonce: log.disk.nonce(),
-                durable: log.flushed(),
-                ..stale.header
-            }),
-            None => {
-                let (header, pace) = {
-                    let tail = log.tail();
-                    (log.next_header(&tail), tail.pace)
-                };
-                Segment::prepare(&log.disk, &log.dir, header, pace)
-            }
-        };
-        log.provision.put(prepared);
-        // Under the writers' lock, so that none of them misses it between looking and waiting.
-        let tail = log.tail();
-        if let Some(segment) = &tail.segment {
-            // It may have begun while this one was prepared.
-            log.provision.want(segment.header.epoch);
+        let prepared = log.prepare_wanted();
+        // Before it is said that one is ready, and by then it is flushed: nobody waits for that.
+        let noted = log.note_left();
+        if let Some(prepared) = prepared {
+            log.provision.put(prepared);
         }
+        if let Err(error) = noted {
+            if log.poisoned().is_some() {
+                return;
+            }
+            log.provision.put(Err(error));
+        }
+        // Under the writers' lock, so that none of them misses it between looking and waiting. An
+        // epoch may have begun while one was prepared.
+        let tail = log.tail();
+        log.provision.want(&tail);
         log.moved.notify_all();
     }
 }
@@ -241,18 +251,71 @@ impl Log {
         segments
     }
 
-    /// After a stream: what is still to be written lies in memory page by page from now on.
-    fn read_back(&self) {
-        for segment in self.written_next() {
-            let from = self.reservations.reserved().max(segment.base());
-            let behind = segment.header.size.next_base(segment.base()) <= from;
-            let read = if behind { Ok(()) } else { segment.read_back(from) };
-            if let Err(error) = read {
-                // It may have been told of a record whose own sync will not hear of it.
-                self.poison(&error);
-                self.wake_watchers();
-                return;
+    /// Makes one segment ready, if one is missing or the last one is of another epoch.
+    fn prepare_wanted(&self) -> Option<Result<Segment, WalError>> {
+        if let Some((stale, epoch)) = self.provision.take_stale() {
+            return Some(stale.with_header(SegmentHeader {
+                epoch,
+                nonce: self.disk.nonce(),
+                durable: self.flushed(),
+                ..stale.header
+            }));
+        }
+        self.provision.is_short().then(|| {
+            let (header, pace) = {
+                let tail = self.tail();
+                (self.next_header(&tail), tail.pace)
+            };
+            Segment::prepare(&self.disk, &self.dir, header, pace)
+        })
+    }
+
+    /// Notes that everything before the tail's segment is durable, once it is: that may then be
+    /// left for the next one.
+    fn note_left(&self) -> Result<(), WalError> {
+        let entered_at = {
+            let tail = self.tail();
+            if tail.may_be_left() {
+                return Ok(());
             }
+            tail.entered_at
+        };
+        self.wait_flushed(entered_at)?;
+        let flushed = self.flushed();
+        self.note_durable(flushed)?;
+        let mut tail = self.tail();
+        tail.noted = tail.noted.max(flushed);
+        Ok(())
+    }
+
+    /// Without a thread that does it: sees to it that the tail's segment may be left.
+    pub(crate) fn let_leave<'a>(
+        &'a self,
+        tail: MutexGuard<'a, Tail>,
+    ) -> Result<MutexGuard<'a, Tail>, WalError> {
+        if self.threads || tail.may_be_left() {
+            return Ok(tail);
+        }
+        drop(tail);
+        self.note_left()?;
+        Ok(self.tail())
+    }
+
+    /// After a stream: what is still to be written lies in memory page by page from now on. One
+    /// segment at a time, as others may wait for the next to be ready.
+    fn read_back(&self) {
+        let from = self.reservations.reserved();
+        let mut together = self.written_next();
+        together.retain(|it| {
+            it.lies_together() && it.header.size.next_base(it.base()) > from.max(it.base())
+        });
+        let Some(segment) = together.first() else { return };
+        if let Err(error) = segment.read_back(from.max(segment.base())) {
+            // What is stored there next may have no memory behind it.
+            self.poison(&error);
+            self.wake_watchers();
+        } else if together.len() > 1 {
+            self.provision.come_to_rest();
         }
     }
 

@@ -93,7 +93,8 @@ fn judge(
     let newest = Newest::open(disk, dir, control, options.expect_durable)?;
     let mut block = Block::new();
     let scan = newest.scan(options.threads, &mut block)?;
-    let behind = Behind::look(&newest.files, (scan.end, scan.stopped), &mut block)?;
+    let behind =
+        Behind::look(newest.reached(control, &scan), (scan.end, scan.stopped), &mut block)?;
     let evidence = evidence(&newest.files, (&scan, &behind), control, options);
     (report.evidence, report.witness) = (evidence.durable, evidence.witness);
     report.end = scan.end;
@@ -125,19 +126,32 @@ fn judge(
 }
 
 impl Newest {
-    /// Scans the records, and looks through the ready segments behind them at the same time.
+    /// Scans the records, and at the same time looks through the segment that should be the first
+    /// behind them.
     fn scan(&self, threads: bool, block: &mut Block) -> Result<Scan, WalError> {
-        let ready = self.files.iter().skip(1).rev().take(if threads { READY_SEGMENTS } else { 0 });
+        let ready = self.files.len().checked_sub(READY_SEGMENTS).filter(|&at| threads && at > 0);
         std::thread::scope(|scope| {
-            for file in ready {
-                let look = || {
+            if let Some(at) = ready {
+                let look = move || {
                     // Whoever asks for the answer asks again if there is none.
-                    let _ = file.is_blank();
+                    let _ = self.files[at].is_blank();
                 };
                 let _ = std::thread::Builder::new().spawn_scoped(scope, look);
             }
             Scan::run(&self.files, (self.from, 0), self.before, block)
         })
+    }
+
+    /// The files that can hold anything. A segment is entered only once it is noted that everything
+    /// before the last one is durable; so nothing is further behind the place where the records end
+    /// than in the next segment, or that place would be corruption.
+    fn reached(&self, control: &Control, scan: &Scan) -> &[SegmentFile] {
+        let Some(size) = self.files.first().map(|file| file.header.size) else { return &[] };
+        // One that an epoch left early ends there, too: nothing before the next one is missing.
+        let left = control.history.starts().iter().find(|it| it.previous_end == scan.end);
+        let stopped = left.map_or(scan.stopped, |start| start.first.max(scan.stopped));
+        let last = size.next_base(size.base_of(stopped));
+        &self.files[..self.files.partition_point(|file| file.base() <= last)]
     }
 
     fn bytes_read(&self) -> u64 {

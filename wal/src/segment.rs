@@ -255,8 +255,9 @@ impl Segment {
     /// Brings all of it into memory, so that nobody who stores to it or reads it waits for that.
     pub(crate) fn make_resident(&self) {
         if let Some(mapping) = &self.mapping {
-            mapping
-                .make_resident(0..usize::try_from(self.header.size.bytes()).unwrap_or(usize::MAX));
+            let size = usize::try_from(self.header.size.bytes()).unwrap_or(usize::MAX);
+            // What can not be read now is met by whoever needs it.
+            let _ = mapping.make_resident(0..size);
         }
     }
 

@@ -116,7 +116,7 @@ impl Segments {
         };
         for old in old.into_iter().rev() {
             // One that can not be opened again stays mapped, and is tried at the next turn.
-            let Ok(cold) = old.cold() else { return };
+            let Ok(cold) = old.cold() else { continue };
             let mut open = self.open();
             let turn = open.turn;
             // It may have been trimmed or replaced meanwhile.

@@ -65,7 +65,7 @@ struct Seen {
 
 fn wait_for_work(log: &Log, seen: &mut Seen) -> Work {
     loop {
-        if log.is_stopped() {
+        if log.is_stopped() || log.poisoned().is_some() {
             return Work::Stop;
         }
         let look = log.flushes.look();
@@ -263,6 +263,8 @@ impl Log {
         self.reservations.end();
         drop(tail);
         self.moved.notify_all();
+        // Also if it is no sync that failed: nobody leads another one.
+        self.flushes.fail();
         WalError::Poisoned(reason)
     }
 }

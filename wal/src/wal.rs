@@ -40,7 +40,8 @@ pub struct Options {
 }
 
 /// When a log's own thread syncs what is appended. [`Log::flush`] and [`Log::wait_flushed`] sync
-/// at once in every mode.
+/// at once in every mode, and in every mode a segment is synced once the next one is full: no more
+/// than two wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SyncMode {
     /// As soon as there is something, one sync after the other.

@@ -176,7 +176,18 @@ impl Run {
 
     /// Does one thing, and takes the moments in it and behind it.
     fn act<R>(&mut self, act: impl FnOnce(&mut Self) -> Result<R, WalError>) -> Result<R, String> {
-        self.try_act(act).map_err(|error| failed(&error))
+        let done = self.try_act(act).map_err(|error| failed(&error))?;
+        self.check_unsynced()?;
+        Ok(done)
+    }
+
+    /// The tail's segment was entered once what is before the last one was durable.
+    fn check_unsynced(&self) -> Result<(), String> {
+        let Some(wal) = &self.wal else { return Ok(()) };
+        let size = founding().segment_size;
+        let (flushed, appended) = (wal.flushed(), wal.appended());
+        let behind = size.base_of(appended).distance_from(size.base_of(flushed)) / size.bytes();
+        if behind <= 2 { Ok(()) } else { Err(format!("only {flushed} of {appended} is flushed")) }
     }
 
     fn try_act<R>(

@@ -79,8 +79,10 @@ fn live_and_crash(dir: &Path, epoch: u64, random: &mut Random, next: u64) -> (u6
     // Nothing is synced from here on, though the syncer's thread would like to.
     let hold = wal.flushes.hold();
     let synced = files(dir);
+    let tail = wal.size.base_of(wal.appended());
     append_some(&wal, random, &mut next, 250);
-    if random.below(3) == 0 {
+    // A second segment would be entered only after a sync.
+    if random.below(3) == 0 && wal.size.base_of(wal.appended()) == tail {
         wal.begin_epoch(&barrier(&wal, 2 * epoch + 1)).unwrap();
         append_some(&wal, random, &mut next, 100);
     }

@@ -15,13 +15,14 @@ use crate::support::*;
 
 const SIZE: u64 = SegmentSize::MIN.bytes();
 
-/// A log whose promises are all in its last record, if there are any: opening reads all of it.
+/// A log of two segments whose promises are all in its last record, if there are any: opening reads
+/// all of it.
 fn unread(promises: bool) -> (TempDir, PathBuf) {
     let (folder, dir) = founded("a");
     let options = Options { threads: false, ..Options::default() };
     let wal = Wal::open(&dir, options).unwrap().0;
     begin(&wal, 1);
-    append_all(&wal, 0..700);
+    append_all(&wal, 0..500);
     if promises {
         wal.flush().unwrap();
         append(&wal, b"everything before it is on the disk");

@@ -31,4 +31,5 @@ mod support;
 mod tail;
 mod trim;
 mod unreadable;
+mod unsynced;
 mod written_blocks;

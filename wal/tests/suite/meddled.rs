@@ -185,6 +185,15 @@ impl DiskFile for MeddledFile {
         self.file.sync_range(mapping, range)
     }
 
+    fn read_back(&self, mapping: &Mapping, range: Range<usize>) -> io::Result<()> {
+        self.disk.call()?;
+        self.file.read_back(mapping, range)
+    }
+
+    fn forget_cached(&self) {
+        self.file.forget_cached();
+    }
+
     fn map(&self, len: usize) -> io::Result<Arc<Mapping>> {
         self.disk.call()?;
         self.file.map(len)

@@ -12,8 +12,8 @@ use towline_protocol::lsn::{Lsn, SegmentSize};
 use towline_protocol::record::RecordKind;
 use towline_wal::simulated::SimDisk;
 use towline_wal::{
-    Access, Disk, DiskFile, DiskLock, FileDisk, Level, Mapping, Options, PINNED_SEGMENTS_MAX,
-    SyncMode, Wal, WalError, found_on,
+    Access, Disk, DiskFile, DiskLock, FileDisk, Founding, Level, Mapping, Options,
+    PINNED_SEGMENTS_MAX, SyncMode, Wal, WalError, found, found_on,
 };
 
 use crate::support::*;
@@ -255,10 +255,11 @@ fn an_open_claim_that_loses_power_is_a_torn_tail_like_any_other() {
     assert!(torn > 20, "only {torn} of 60 were torn");
 }
 
-/// The real disk, that holds syncs of files up on demand.
+/// The real disk, that holds syncs of files up on demand, and fails to read back.
 #[derive(Clone, Debug, Default)]
 struct SlowDisk {
     held: Arc<AtomicBool>,
+    fails_to_read_back: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -285,6 +286,17 @@ impl DiskFile for SlowFile {
     fn sync_range(&self, mapping: &Mapping, range: Range<usize>) -> std::io::Result<()> {
         self.1.wait();
         self.0.sync_range(mapping, range)
+    }
+
+    fn read_back(&self, mapping: &Mapping, range: Range<usize>) -> std::io::Result<()> {
+        if self.1.fails_to_read_back.load(Ordering::SeqCst) {
+            return Err(std::io::Error::other("the disk does not answer"));
+        }
+        self.0.read_back(mapping, range)
+    }
+
+    fn forget_cached(&self) {
+        self.0.forget_cached();
     }
 
     fn map(&self, len: usize) -> std::io::Result<Arc<Mapping>> {
@@ -408,4 +420,33 @@ fn each_mode_syncs_when_it_says() {
     let (_folder, _, wal) = slow(SyncMode::Eager);
     let end = append(&wal, b"at once").end;
     until("the sync at once", || wal.flushed() == end);
+}
+
+#[test]
+fn what_can_not_be_read_back_after_a_stream_ends_the_log() {
+    let (folder, disk) = (folder(), SlowDisk::default());
+    let dir = folder.path().join("log");
+    let segment_size = SegmentSize::new(4 << 20).unwrap();
+    found(&dir, &Founding { segment_size, ..founding("a") }).unwrap();
+    let sync_mode = SyncMode::OnFlush;
+    let options = Options { disk: Arc::new(disk.clone()), sync_mode, ..Options::default() };
+    let wal = open_with(&dir, options);
+    begin(&wal, 1);
+    while wal.appended().get() < 22 << 20 {
+        append(&wal, &[7; 60_000]);
+    }
+    wal.flush().unwrap();
+    disk.fails_to_read_back.store(true, Ordering::SeqCst);
+    let mut flushed = wal.flushed();
+    until("the end", || {
+        let appended = wal.append(RecordKind::Data, 0, b"a little").map(|it| it.end);
+        let told = appended.and_then(|end| wal.wait_flushed(end).map(|()| end));
+        flushed = *told.as_ref().unwrap_or(&flushed);
+        matches!(told, Err(WalError::Poisoned(_)))
+    });
+    assert!(wal.poisoned().unwrap().contains("the disk does not answer"));
+    assert!(wal.flushed() >= flushed, "what was told stays so");
+    assert!(matches!(wal.flush(), Err(WalError::Poisoned(_))) || wal.flushed() == wal.appended());
+    drop(wal);
+    assert!(opened(&dir).flushed() >= flushed);
 }

@@ -4,8 +4,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use towline_protocol::lsn::SegmentSize;
 use towline_protocol::record::RecordKind;
-use towline_wal::{Appended, Options, Wal, WalError, found};
+use towline_wal::{Appended, Founding, Options, Wal, WalError, found};
 
 use crate::events::{Event, Reporter};
 use crate::log::{begin, founding};
@@ -19,6 +20,9 @@ const RECORDS: u64 = 100_000;
 /// another way than one of little, and segments are made ready in another way for it.
 const MANY: usize = 64;
 
+/// Of the log whose writers do not sync: so much of it can be lost.
+const UNSYNCED_SEGMENT: SegmentSize = SegmentSize::new(8 << 20).unwrap();
+
 /// Opens or founds the log, begins an epoch and writes until something fails. Without `syncs` they
 /// tell of a record as soon as it is appended: a bug that a power cut must show.
 pub(crate) fn write(
@@ -28,7 +32,9 @@ pub(crate) fn write(
     reporter: &Reporter,
 ) -> Result<(), WalError> {
     if !dir.exists() {
-        found(dir, &founding())?;
+        // However it is synced, the log sees to it that no more than two segments wait.
+        let segment_size = if syncs { SegmentSize::MIN } else { UNSYNCED_SEGMENT };
+        found(dir, &Founding { segment_size, ..founding() })?;
     }
     let (wal, _) = Wal::open(dir, Options { threads: syncs, ..Options::default() })?;
     let epoch = wal.last_epoch().number + 1;

@@ -215,6 +215,8 @@ impl State {
 
 /// The provisioner's thread.
 pub(crate) fn run(log: &Log) {
+    // An epoch that begins at once waits for this; it is tried again below.
+    let _ = log.note_left();
     // Whoever opened the log did not wait for it.
     log.written_next().iter().for_each(|segment| segment.make_resident());
     log.provision.want(&log.tail());
@@ -223,9 +225,12 @@ pub(crate) fn run(log: &Log) {
             log.read_back();
         }
         log.segments.cool(log.flushed());
+        // What is flushed is noted first, as an epoch may wait for that; what is not will be by the
+        // time a segment is ready.
+        let is_flushed = log.flushed() >= log.tail().entered_at;
+        let noted = if is_flushed { log.note_left() } else { Ok(()) };
         let prepared = log.prepare_wanted();
-        // Before it is said that one is ready, and by then it is flushed: nobody waits for that.
-        let noted = log.note_left();
+        let noted = noted.and_then(|()| log.note_left());
         if let Some(prepared) = prepared {
             log.provision.put(prepared);
         }
@@ -285,6 +290,7 @@ impl Log {
         self.note_durable(flushed)?;
         let mut tail = self.tail();
         tail.noted = tail.noted.max(flushed);
+        self.moved.notify_all();
         Ok(())
     }
 

@@ -24,6 +24,9 @@ const IDLE: Duration = Duration::from_secs(1);
 /// While callers sync for themselves, the log's own thread lets them: it syncs what has waited for
 /// so long. To wake it for every record would cost them more than it gives.
 const GRACE: Duration = Duration::from_millis(1);
+/// Each time it looks and they still do, it looks half as often, and at last so seldom: a look takes
+/// a core from whoever syncs, if only for a moment.
+const GRACE_MAX: Duration = Duration::from_millis(8);
 
 /// After a sync that took T, the next leader waits for the writers it released until T/2 after its
 /// end ...
@@ -35,7 +38,7 @@ const GATHER_FOR_MAX: Duration = Duration::from_micros(500);
 
 /// The syncer's thread: a step whenever its mode says so.
 pub(crate) fn run(log: &Log) {
-    let mut seen = Seen::default();
+    let mut seen = Seen { led_by_callers: 0, grace: GRACE, unsynced_since: None };
     loop {
         match wait_for_work(log, &mut seen) {
             Work::Stop => return,
@@ -57,9 +60,10 @@ enum Work {
 }
 
 /// What the syncer remembers from look to look.
-#[derive(Default)]
 struct Seen {
     led_by_callers: u64,
+    /// How long callers are let, by now.
+    grace: Duration,
     unsynced_since: Option<Instant>,
 }
 
@@ -72,6 +76,7 @@ fn wait_for_work(log: &Log, seen: &mut Seen) -> Work {
         let (flushed, appended) = (log.flushed(), log.appended());
         let callers_lead = seen.led_by_callers != look.led_by_callers;
         seen.led_by_callers = look.led_by_callers;
+        seen.grace = if callers_lead { (seen.grace * 2).min(GRACE_MAX) } else { GRACE };
         if appended == flushed || callers_lead {
             seen.unsynced_since = None;
         }
@@ -84,7 +89,7 @@ fn wait_for_work(log: &Log, seen: &mut Seen) -> Work {
             let left = |most: Duration| most.saturating_sub(since.elapsed());
             match log.sync_mode {
                 SyncMode::Eager if !look.last_by_caller => return Work::Sync,
-                SyncMode::Eager => (None, left(GRACE)),
+                SyncMode::Eager => (None, left(seen.grace)),
                 SyncMode::Interval(every) => (None, left(every)),
                 SyncMode::Bytes(most) if appended.distance_from(flushed) >= most => {
                     return Work::Sync;

@@ -24,7 +24,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// While callers sync for themselves, the log's own thread lets them: it syncs what has waited for
 /// so long. To wake it for every record would cost them more than it gives.
 const GRACE: Duration = Duration::from_millis(1);
-/// Each time it looks and they still do, it looks half as often, and at last so seldom: a look takes
+/// Each time it looks and they still do, it waits twice as long, and at last so long: a look takes
 /// a core from whoever syncs, if only for a moment.
 const GRACE_MAX: Duration = Duration::from_millis(8);
 
